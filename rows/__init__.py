@@ -1,0 +1,1 @@
+"""What a run keeps: identities, the rows of its tables, and how they are written down (no Beam in it)."""

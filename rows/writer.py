@@ -1,0 +1,142 @@
+"""Rows into checkpoint files as they arrive, on a thread of its own, so that neither decoding nor answers wait for storage."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+
+from rows.checkpoint import FileBuilder, Row
+from rows.model import Receipt
+
+FLUSH_ROWS = 256
+FLUSH_S = 5.0
+"""A row waits at most about this long before it is stored, whatever the thread that decodes is doing."""
+
+
+class CheckpointWriteError(Exception):
+    """Rows could not be stored."""
+
+
+class CheckpointWriter:
+    """Stores rows in the folders of their packets, and gives a receipt for what is stored.
+
+    Args:
+      folder: where the packets' folders are, without a trailing slash.
+      write: stores bytes under a path, all of them or nothing.
+      flush_rows: a packet's rows are stored when there are so many of them.
+      flush_s: and when the oldest of them has waited for so long.
+      clock: seconds, monotonic.
+
+    Thread-safe. `close` must be called.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        write: Callable[[str, bytes], None],
+        *,
+        flush_rows: int = FLUSH_ROWS,
+        flush_s: float = FLUSH_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder = folder
+        self._write = write
+        self._flush_rows = flush_rows
+        self._flush_s = flush_s
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._open: dict[str, tuple[FileBuilder, float]] = {}
+        self._full: list[tuple[str, FileBuilder]] = []
+        self._writing = False
+        self._receipts: list[Receipt] = []
+        self._error: BaseException | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="checkpoint-writer", daemon=True)
+        self._thread.start()
+
+    def add(self, packet_id: str, segment_id: str, row: Row) -> None:
+        """Takes a row; returns at once."""
+        with self._changed:
+            builder, since_s = self._open.get(packet_id) or (FileBuilder(), self._clock())
+            builder.add(segment_id, row)
+            self._open[packet_id] = builder, since_s
+            if builder.rows >= self._flush_rows:
+                self._take(packet_id)
+            self._changed.notify_all()
+
+    def finish(self, packet_id: str) -> None:
+        """Says that no more rows of the packet come: what there is of it is stored at once."""
+        with self._changed:
+            if packet_id in self._open:
+                self._take(packet_id)
+                self._changed.notify_all()
+
+    def receipts(self) -> list[Receipt]:
+        """Receipts for rows stored since the last call. Raises CheckpointWriteError once a write has failed."""
+        with self._changed:
+            self._raise_error()
+            receipts, self._receipts = self._receipts, []
+            return receipts
+
+    def flush(self) -> list[Receipt]:
+        """Stores all that has been added, waits for it, and returns the receipts not yet returned."""
+        with self._changed:
+            for packet_id in list(self._open):
+                self._take(packet_id)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._error is not None or not (self._full or self._writing))
+        return self.receipts()
+
+    def close(self) -> None:
+        """Ends the thread; what has not been flushed is dropped."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _take(self, packet_id: str) -> None:
+        builder, _ = self._open.pop(packet_id)
+        self._full.append((packet_id, builder))
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise CheckpointWriteError(
+                f"cannot write to the checkpoint {self._folder!r} ({type(self._error).__name__}: "
+                f"{getattr(self._error, 'strerror', None) or 'see the log'}): is there space, and may it be written?"
+            ) from self._error
+
+    def _run(self) -> None:
+        attempt, number = uuid.uuid4().hex[:12], 0
+        while True:
+            with self._changed:
+                while not self._full and not self._closed:
+                    due_s = self._take_due()
+                    if not self._full:
+                        self._changed.wait(due_s)
+                if self._closed:
+                    return
+                packet_id, builder = self._full.pop(0)
+                self._writing = True
+            name = f"{packet_id}/{attempt}-{number:05d}.rows"
+            number += 1
+            try:
+                self._write(f"{self._folder}/{name}", builder.data())
+            except Exception as error:  # noqa: BLE001  (whatever the storage raises must reach the bundle's thread)
+                with self._changed:
+                    self._error, self._writing = error, False
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self._receipts += builder.receipts(name)
+                self._writing = False
+                self._changed.notify_all()
+
+    def _take_due(self) -> float | None:
+        """Takes the packets whose oldest row has waited long enough; seconds until the next is due, None if there is none."""
+        now_s = self._clock()
+        for packet_id, (_, since_s) in list(self._open.items()):
+            if now_s - since_s >= self._flush_s:
+                self._take(packet_id)
+        return min((since_s + self._flush_s - now_s for _, since_s in self._open.values()), default=None)
