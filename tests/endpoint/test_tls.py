@@ -1,0 +1,310 @@
+"""Hosts other than loopback: TLS always, and the authorization header over TLS only.
+
+Connecting to 0.0.0.0 reaches this machine, and yet it is no loopback address: so these tests have a host that is treated as
+a foreign one and a server that listens on loopback only.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import google.auth.exceptions
+import grpc
+import numpy as np
+import pytest
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from google.auth.credentials import Credentials
+
+from endpoint import credentials as credentials_module
+from endpoint.channel import open_loopback_channel, open_tls_channel
+from endpoint.client import Client
+from endpoint.credentials import CallCredentials, default_credentials
+from endpoint.errors import RunEnded
+from endpoint.grpc_transport import METHOD, GrpcTransport
+from endpoint.results import Embedded, Outcome
+from endpoint.retry import Backoff
+from endpoint.settings import EndpointSettings
+from tests.endpoint import official
+from tests.endpoint.servers import first_samples, serve
+
+PATIENCE_S = 20.0
+SERVER_NAME = "hear.example.com"
+SECRET = "ya29.planted-token"
+CLIP = np.linspace(-1, 1, 32000, dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def certificate() -> tuple[bytes, bytes]:
+    """Key and self-signed certificate for SERVER_NAME, as PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, SERVER_NAME)])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(SERVER_NAME)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return private, signed.public_bytes(serialization.Encoding.PEM)
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "0.0.0.0")
+
+
+class CountedCredentials(Credentials):  # type: ignore[misc]
+    """google-auth credentials whose n-th token is SECRET-n."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        super().__init__()
+        self.refreshes = 0
+        self.failure = failure
+
+    def refresh(self, request: Any) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.refreshes += 1
+        self.token = f"{SECRET}-{self.refreshes}"
+        self.expiry = None
+
+
+def settings_for(port: int) -> EndpointSettings:
+    return EndpointSettings(name=official.NAME, host=f"0.0.0.0:{port}", max_attempts=3)
+
+
+def client_for(port: int, credentials: Credentials, certificate: tuple[bytes, bytes]) -> Client:
+    settings = settings_for(port)
+    transport = GrpcTransport(
+        settings,
+        credentials=CallCredentials(credentials, request=object()),
+        root_certificates=certificate[1],
+        server_name=SERVER_NAME,
+    )
+    return Client(settings, transport=transport, backoff=Backoff(base_s=0.001, cap_s=0.001))
+
+
+def embed(client: Client, batches: int = 1) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    finished = threading.Semaphore(0)
+
+    def take(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        finished.release()
+
+    for _ in range(batches):
+        client.submit([CLIP], take)
+    for _ in range(batches):
+        assert finished.acquire(timeout=PATIENCE_S)
+    return outcomes
+
+
+class Gate:
+    """A handler that asks for one of the accepted tokens."""
+
+    def __init__(self, *accepted: str) -> None:
+        self.accepted = accepted
+        self.seen: list[str] = []
+
+    def __call__(self, request: Any, context: grpc.ServicerContext) -> Any:
+        authorization = str(dict(context.invocation_metadata()).get("authorization"))
+        self.seen.append(authorization)
+        if authorization not in [f"Bearer {token}" for token in self.accepted]:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, f"no: {authorization}")
+        return first_samples(request, context)
+
+
+def test_calls_carry_the_token_over_tls(certificate: tuple[bytes, bytes]) -> None:
+    gate, credentials = Gate(f"{SECRET}-1"), CountedCredentials()
+    with (
+        serve(gate, grpc.ssl_server_credentials([certificate])) as port,
+        client_for(port, credentials, certificate) as client,
+    ):
+        outcomes = embed(client, 12)
+    assert all(isinstance(outcome.results[0], Embedded) for outcome in outcomes)
+    assert gate.seen == [f"Bearer {SECRET}-1"] * 12
+    assert credentials.refreshes == 1
+
+
+def test_a_refused_token_is_renewed_once(certificate: tuple[bytes, bytes]) -> None:
+    gate, credentials = Gate(f"{SECRET}-2"), CountedCredentials()
+    with (
+        serve(gate, grpc.ssl_server_credentials([certificate])) as port,
+        client_for(port, credentials, certificate) as client,
+    ):
+        outcomes = embed(client, 12)
+        assert client.stats().retries_by_code == {"UNAUTHENTICATED": 1}
+    assert all(isinstance(outcome.results[0], Embedded) for outcome in outcomes)
+    assert credentials.refreshes == 2
+
+
+def test_a_token_that_stays_refused_ends_the_run_after_two_requests(
+    certificate: tuple[bytes, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    gate, credentials = Gate(), CountedCredentials()
+    with (
+        serve(gate, grpc.ssl_server_credentials([certificate])) as port,
+        client_for(port, credentials, certificate) as client,
+    ):
+        outcomes = embed(client, 3)
+    assert gate.seen == [f"Bearer {SECRET}-1", f"Bearer {SECRET}-2"]
+    for outcome in outcomes:
+        assert isinstance(outcome.error, RunEnded)
+        assert "gcloud auth application-default login" in outcome.error.message
+        assert SECRET not in repr(outcome)
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("retryable", [False, True])
+def test_a_refresh_that_fails_ends_the_run_and_its_text_is_not_shown(
+    certificate: tuple[bytes, bytes], caplog: pytest.LogCaptureFixture, retryable: bool
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    failure = google.auth.exceptions.RefreshError(f"invalid_grant {SECRET}", retryable=retryable)
+    gate, credentials = Gate(f"{SECRET}-1"), CountedCredentials(failure)
+    with (
+        serve(gate, grpc.ssl_server_credentials([certificate])) as port,
+        client_for(port, credentials, certificate) as client,
+    ):
+        (outcome,) = embed(client)
+        retries = client.stats().retries_by_code
+    assert gate.seen == []
+    assert retries == ({"UNAVAILABLE": 2} if retryable else {"UNAUTHENTICATED": 1})
+    assert isinstance(outcome.error, RunEnded)
+    assert SECRET not in outcome.error.message
+    assert SECRET not in caplog.text
+
+
+def test_a_certificate_that_is_not_trusted_gets_no_token(certificate: tuple[bytes, bytes]) -> None:
+    gate = Gate(f"{SECRET}-1")
+    with serve(gate, grpc.ssl_server_credentials([certificate])) as port:
+        settings = settings_for(port)
+        # The usual authorities have not signed it.
+        transport = GrpcTransport(settings, credentials=CallCredentials(CountedCredentials(), request=object()))
+        with Client(settings, transport=transport, backoff=Backoff(0.001, 0.001)) as client:
+            (outcome,) = embed(client)
+    assert outcome.error is not None
+    assert gate.seen == []
+
+
+@pytest.fixture
+def eavesdropper() -> Iterator[tuple[int, list[bytes]]]:
+    """A listener that keeps the first bytes of each connection and hangs up; its port and what it heard."""
+    heard: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def listen() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    heard.append(connection.recv(65536))
+
+        thread = threading.Thread(target=listen, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1], heard
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join(PATIENCE_S)
+
+
+def test_a_host_that_speaks_plain_text_hears_a_tls_greeting_and_nothing_else(
+    certificate: tuple[bytes, bytes], eavesdropper: tuple[int, list[bytes]]
+) -> None:
+    port, heard = eavesdropper
+    with client_for(port, CountedCredentials(), certificate) as client:
+        (outcome,) = embed(client)
+    assert outcome.error is not None
+    assert heard
+    for data in heard:
+        assert data[:2] == b"\x16\x03"  # a TLS handshake record
+        assert b"authorization" not in data
+        assert SECRET.encode() not in data
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0:80", "us-west1-aiplatform.googleapis.com", "127.0.0.1.example.com:80"])
+def test_plain_text_to_another_host_is_impossible(host: str) -> None:
+    with pytest.raises(ValueError, match="plain text is for this machine only"):
+        open_loopback_channel(host)
+
+
+def test_grpc_itself_refuses_these_credentials_without_tls() -> None:
+    # The second line of defence: call credentials on a plain channel fail before anything is sent.
+    plugin = grpc.metadata_call_credentials(CallCredentials(CountedCredentials(), request=object()))
+    with serve(first_samples) as port, grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary(METHOD, request_serializer=None, response_deserializer=None)
+        with pytest.raises(grpc.RpcError) as caught:
+            call(b"", credentials=plugin, timeout=PATIENCE_S)
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_threads_that_need_a_token_at_once_cause_one_refresh() -> None:
+    class SlowCredentials(CountedCredentials):
+        def refresh(self, request: Any) -> None:
+            started.set()
+            assert release.wait(PATIENCE_S)
+            super().refresh(request)
+
+    started, release = threading.Event(), threading.Event()
+    credentials = SlowCredentials()
+    plugin = CallCredentials(credentials, request=object())
+    headers: list[Any] = []
+    context = type("Context", (), {"service_url": "https://x/", "method_name": "Predict"})()
+    threads = [
+        threading.Thread(target=plugin, args=(context, lambda found, error: headers.append((found, error))))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    assert started.wait(PATIENCE_S)
+    release.set()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert credentials.refreshes == 1
+    assert headers == [((("authorization", f"Bearer {SECRET}-1"),), None)] * 8
+
+
+def test_missing_credentials_name_the_remedy_and_not_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    broken = tmp_path / "credentials.json"
+    broken.write_text(f'{{"type": "{SECRET}"}}')
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(broken))
+    with pytest.raises(RunEnded, match="gcloud auth application-default login") as caught:
+        default_credentials()
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+def test_netrc_does_not_replace_authorization_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine token.example.com login user password word\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    session = credentials_module._token_request().session
+    prepared = session.prepare_request(
+        requests.Request("POST", "https://token.example.com/", headers={"Authorization": f"Bearer {SECRET}"})
+    )
+    assert prepared.headers["Authorization"] == f"Bearer {SECRET}"
+
+
+def test_a_tls_channel_is_lazy() -> None:
+    # Making one connects to nothing, so that a client can be made before its network is there.
+    open_tls_channel("hear.invalid", CallCredentials(CountedCredentials(), request=object())).close()
