@@ -1,0 +1,1 @@
+"""How a run is described, planned, built, launched, watched and summed up."""

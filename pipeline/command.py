@@ -1,0 +1,123 @@
+"""The command: from arguments to an exit status."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from audio.listing import Ignored, ListingError, Unlisted, list_input
+from audio.recording import Recording
+from endpoint.settings import EndpointSettings
+from pipeline.beam_options import parse_beam_flags
+from pipeline.launch import RunFailed, launch, running_endpoint
+from pipeline.options import PROGRAM, UsageError, parse
+from pipeline.outputs import check_outputs, note_run, remove_replaced
+from pipeline.report import print_summary, shortfall
+from pipeline.settings import RunSettings
+from pipeline.versions import versions
+from transforms.files import read_whole
+
+DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status (design: 0 done, 1 failed, 2 wrong usage)."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        arguments = parse(sys.argv[1:] if argv is None else argv)
+        options = parse_beam_flags(arguments.beam_flags, local_endpoint=arguments.run.target.local)
+        _check_inputs(arguments.run)
+        if arguments.plan:
+            return _plan(arguments.run)
+        existing = check_outputs(arguments.run)
+        return _run(arguments.run, options, existing)
+    except UsageError as error:
+        return _say(error, WRONG_USAGE)
+    except (ListingError, RunFailed) as error:
+        return _say(error, FAILED)
+    except KeyboardInterrupt:
+        return _say("interrupted: rows that were answered are in the checkpoint", INTERRUPTED)
+
+
+def _say(message: object, status: int) -> int:
+    print(f"{PROGRAM}: error: {message}", file=sys.stderr)
+    return status
+
+
+def _check_inputs(run: RunSettings) -> None:
+    """Refuses an input that names nothing, before anything runs."""
+    for text in run.inputs:
+        if all(isinstance(listed, Ignored) for listed in list_input(text)):
+            raise UsageError(
+                f"--input is {text!r}, which matches no recording: expected a file, a folder with audio files, or a glob"
+            )
+
+
+def _plan(run: RunSettings) -> int:
+    """Prints what a run would do."""
+    found: dict[str, int] = {}
+    unlisted: dict[str, str] = {}
+    ignored: set[str] = set()
+    for text in run.inputs:
+        for listed in list_input(text):
+            match listed:
+                case Recording():
+                    found[listed.uri] = listed.size_bytes
+                case Unlisted():
+                    unlisted[listed.uri] = listed.code
+                case Ignored():
+                    ignored.add(listed.uri)
+    chosen = sorted(found)[: run.limit]
+    target = run.target
+    plan = {
+        "recordings": len(chosen),
+        "size_bytes": sum(found[uri] for uri in chosen),
+        "first": chosen[0] if chosen else None,
+        "last": chosen[-1] if chosen else None,
+        "not_readable": unlisted,
+        "ignored_files": len(ignored),
+        "audio_goes_to": "a local endpoint on this machine (a stand-in, not HeAR)"
+        if target.local
+        else f"{target.name} at {target.host}",
+        "model_id": run.model_id,
+        "fingerprint": run.fingerprint,
+        "clips": run.clip_choice,
+        "output": f"{run.output}-*.{run.output_format}",
+        "checkpoint": run.checkpoint,
+    }
+    print(json.dumps(plan, indent=2, ensure_ascii=False))
+    return DONE
+
+
+def _facts(run: RunSettings, endpoint: EndpointSettings) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "inputs": list(run.inputs),
+        "limit": run.limit,
+        "model_id": run.model_id,
+        "endpoint": endpoint.name,
+        "fingerprint": run.fingerprint,
+        "fingerprint_settings": run.fingerprint_settings,
+        "clip_choice": run.clip_choice,
+        "checkpoint": run.checkpoint,
+        "versions": versions(),
+    }
+
+
+def _run(run: RunSettings, options: Any, existing: list[str]) -> int:
+    with running_endpoint(run) as endpoint:
+        facts = _facts(run, endpoint)
+        note_run(run, facts)
+        launch(run, endpoint, options, facts)
+    summary = json.loads(read_whole(run.summary_path))
+    remove_replaced(existing, [*summary["files"], run.summary_path])
+    print_summary(summary, Console())
+    missed = shortfall(summary, run.max_failure_fraction)
+    return DONE if missed is None else _say(missed, FAILED)

@@ -1,0 +1,86 @@
+"""What is there under the output's prefix before a run, what a run may replace, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from apache_beam.io.filesystems import FileSystems
+
+from pipeline.options import UsageError
+from pipeline.settings import RunSettings
+from transforms.files import is_local, read_whole, write_whole
+
+_NAMES = r"(-\d{5}-of-\d{5}\.(tfrecord|parquet)|-recordings-\d{5}-of-\d{5}\.parquet|-failures-\d{5}-of-\d{5}\.jsonl|-summary\.json)"
+
+
+def existing_outputs(prefix: str) -> list[str]:
+    """Output files of an earlier run under `prefix`, sorted."""
+    names: list[str]
+    if is_local(prefix):
+        folder = Path(prefix).parent
+        names = [os.path.join(os.path.dirname(prefix), name) for name in os.listdir(folder)] if folder.is_dir() else []  # noqa: PTH118, PTH120, PTH208
+    else:
+        (matched,) = FileSystems.match([f"{prefix}-*"])
+        names = [metadata.path for metadata in matched.metadata_list]
+    return sorted(name for name in names if name.startswith(prefix) and re.fullmatch(_NAMES, name[len(prefix) :]))
+
+
+def _run_files(checkpoint: str) -> list[str]:
+    if is_local(checkpoint):
+        return [str(path) for path in Path(checkpoint).glob("*/run.json")]
+    (matched,) = FileSystems.match([f"{checkpoint}/*/run.json"])
+    return [metadata.path for metadata in matched.metadata_list]
+
+
+def earlier_runs(checkpoint: str) -> list[dict[str, Any]]:
+    """What the checkpoint's earlier runs wrote about themselves."""
+    return [json.loads(read_whole(path)) for path in _run_files(checkpoint)]
+
+
+def absolute(path: str) -> str:
+    """The path whatever the working folder."""
+    return os.path.abspath(path) if is_local(path) else path  # noqa: PTH100
+
+
+def check_outputs(run: RunSettings) -> list[str]:
+    """The existing output files that this run will replace.
+
+    Raises UsageError if there are some and neither `--overwrite` was given nor an earlier run of this checkpoint
+    wrote them, and for an output or checkpoint that cannot be written.
+    """
+    for option, path in (("--output", run.output), ("--checkpoint", f"{run.checkpoint}/")):
+        if is_local(path):
+            folder = Path(path).parent if option == "--output" else Path(path)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UsageError(
+                    f"{option} is {path!r}: the folder {str(folder)!r} cannot be made ({error.strerror})"
+                ) from None
+            if not os.access(folder, os.W_OK):
+                raise UsageError(f"{option} is {path!r}: the folder {str(folder)!r} may not be written")
+    existing = existing_outputs(run.output)
+    own = any(earlier.get("output") == absolute(run.output) for earlier in earlier_runs(run.checkpoint))
+    if existing and not (run.overwrite or own):
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise UsageError(
+            f"--output {run.output!r} exists ({existing[0]}{more}): choose another, or give --overwrite to replace it"
+        )
+    return existing
+
+
+def note_run(run: RunSettings, facts: dict[str, Any]) -> None:
+    """Writes down in the checkpoint what this run is."""
+    text = json.dumps({"output": absolute(run.output), **facts}, indent=2)
+    write_whole(f"{run.run_folder}/run.json", text.encode())
+
+
+def remove_replaced(existing: list[str], written: list[str]) -> None:
+    """Removes those of the earlier run's output files that the finished run did not write again."""
+    stale = sorted(set(map(absolute, existing)) - set(map(absolute, written)))
+    if stale:
+        FileSystems.delete(stale)

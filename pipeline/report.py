@@ -1,0 +1,68 @@
+"""The summary for people: a table in the terminal, and the exit status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+_SHOWN_IGNORED = 10
+
+
+def print_summary(summary: dict[str, Any], console: Console) -> None:
+    """Prints the summary as a table, with failures by stage and code, ignored files and where the results are."""
+    table = Table(title="summary", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column()
+    by_status = summary["recordings_by_status"]
+    statuses = ", ".join(f"{count:,} {status}" for status, count in by_status.items() if count)
+    table.add_row("recordings", f"{summary['recordings']:,}", statuses)
+    table.add_row("clips", f"{summary['clips']:,}", f"{_duration(summary['audio_s'])} of audio decoded")
+    table.add_row("  embedded", f"{summary['embedded']:,}", f"{summary['reused']:,} reused from the checkpoint")
+    table.add_row("  failed", f"{summary['failed']:,}", "")
+    skipped = ", ".join(
+        f"{count:,} {reason.replace('_', ' ')}" for reason, count in summary["skipped_by_reason"].items()
+    )
+    table.add_row("  skipped", f"{summary['skipped']:,}", skipped)
+    table.add_row("requests", f"{summary['requests']:,}", f"{summary['retries']:,} of them retries")
+    for stage, codes in summary["failures_by_stage"].items():
+        for code, count in codes.items():
+            table.add_row(f"failures in {stage}", f"{count:,}", code)
+    if summary["gaps_filled"]:
+        table.add_row("gaps filled", f"{summary['gaps_filled']:,}", "with silence, where frames are missing")
+    table.add_row("model", "", summary["model_id"])
+    console.print(table)
+    if summary["ignored_files"]:
+        names = ", ".join(repr(name) for name in summary["ignored"][:_SHOWN_IGNORED])
+        rest = summary["ignored_files"] - min(_SHOWN_IGNORED, len(summary["ignored"]))
+        console.print(
+            f"ignored {summary['ignored_files']:,} files without an extension of audio files: {names}"
+            + (f" and {rest:,} more" if rest else ""),
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    for file in summary["files"]:
+        console.print(file, markup=False, highlight=False, soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    minutes, left = divmod(rest, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {left} s" if minutes else f"{seconds:.1f} s"
+
+
+def shortfall(summary: dict[str, Any], max_failure_fraction: float) -> str | None:
+    """Why a finished run is no success, or None if it is one."""
+    by_status = summary["recordings_by_status"]
+    if not summary["embedded"]:
+        return "nothing could be embedded: the failures file and the recordings table say why"
+    failed = by_status["failed"] + by_status["partial"]
+    if failed > max_failure_fraction * summary["recordings"]:
+        return (
+            f"{failed} of {summary['recordings']} recordings have failures, "
+            f"more than --max_failure_fraction {max_failure_fraction:g} allows"
+        )
+    return None

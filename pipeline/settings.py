@@ -1,0 +1,97 @@
+"""A run's settings: validated, frozen, complete before any pipeline exists."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from audio.clips import CLIP_SAMPLES, SAMPLE_RATE_HZ, ClipSettings
+from endpoint.settings import EndpointSettings
+from pipeline.endpoints import Target
+from rows.identity import fingerprint
+from transforms.embed_packets import EmbedSettings
+from transforms.packet_work import RowSettings
+from transforms.write_tables import OutputFormat
+
+AUDIO_RULES = 1
+"""Raised when this project changes how it makes samples of a recording, so that old and new rows are not mixed."""
+
+
+def _new_run_id() -> str:
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:6]}"
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run does. The options of the command say what each field means."""
+
+    inputs: tuple[str, ...]
+    limit: int | None
+    clips: ClipSettings
+    target: Target
+    model_id: str
+    timeout_s: float
+    max_attempts: int
+    requests_in_flight: int
+    clips_per_request: int
+    output: str
+    output_format: OutputFormat
+    checkpoint: str
+    overwrite: bool
+    max_failure_fraction: float
+    run_id: str = field(default_factory=_new_run_id)
+
+    @property
+    def fingerprint(self) -> str:
+        """The identity of how samples are made and which model they go to."""
+        return fingerprint(self.fingerprint_settings)
+
+    @property
+    def fingerprint_settings(self) -> dict[str, str | int | float]:
+        """What the fingerprint covers."""
+        return {
+            "audio_rules": AUDIO_RULES,
+            "sample_rate_hz": SAMPLE_RATE_HZ,
+            "clip_samples": CLIP_SAMPLES,
+            "resampler": "soxr HQ",
+            "model_id": self.model_id,
+        }
+
+    @property
+    def clip_choice(self) -> dict[str, Any]:
+        """Which clips there are: what the fingerprint leaves out."""
+        return {
+            "channel": self.clips.channel,
+            "hop_s": self.clips.hop_s,
+            "tail": self.clips.tail,
+            "min_audio_s": self.clips.min_audio_s,
+            "min_rms_dbfs": self.clips.min_rms_dbfs,
+        }
+
+    @property
+    def run_folder(self) -> str:
+        """The folder of the checkpoint that takes this run's rows."""
+        return f"{self.checkpoint}/{self.run_id}"
+
+    @property
+    def summary_path(self) -> str:
+        """The file of the summary."""
+        return f"{self.output}-summary.json"
+
+    def endpoint_settings(self, name: str, host: str) -> EndpointSettings:
+        """The client's settings, once it is known where the endpoint is."""
+        return EndpointSettings(
+            name=name,
+            host=host,
+            timeout_s=self.timeout_s,
+            max_attempts=self.max_attempts,
+            max_in_flight=self.requests_in_flight,
+            clips_per_request=self.clips_per_request,
+        )
+
+    def embed_settings(self, endpoint: EndpointSettings) -> EmbedSettings:
+        """What the stage that embeds needs to know."""
+        rows = RowSettings(self.fingerprint, self.model_id, endpoint.name, self.clips_per_request)
+        return EmbedSettings(self.clips, rows, endpoint, self.run_folder)

@@ -1,0 +1,122 @@
+"""Third stage: packets into receipts for rows. Fetching, decoding, batching, the endpoint and the checkpoint are fused here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import apache_beam as beam
+from apache_beam import pvalue
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.shared import Shared
+from apache_beam.utils.timestamp import Timestamp
+from apache_beam.utils.windowed_value import WindowedValue
+
+from audio.clips import ClipSettings
+from endpoint.client import Client
+from endpoint.settings import EndpointSettings
+from rows.model import Receipt
+from rows.writer import CheckpointWriter
+from transforms.files import write_whole
+from transforms.make_packets import Packet
+from transforms.packet_work import PacketWork, RowSettings
+
+COUNTS = "counts"
+
+
+@dataclass(frozen=True)
+class EmbedSettings:
+    """Everything that embedding depends on."""
+
+    clips: ClipSettings
+    rows: RowSettings
+    endpoint: EndpointSettings
+    run_folder: str
+    """The folder of the checkpoint that takes this run's rows."""
+
+
+class _SharedClient:
+    """Holds the process's one client: Shared keeps weak references, and the client is closed with its last user."""
+
+    def __init__(self, settings: EndpointSettings) -> None:
+        self.client = Client(settings)
+
+    def __del__(self) -> None:
+        client = getattr(self, "client", None)
+        if client is not None:
+            client.close()
+
+
+class _Nothing:
+    """What takes the client's place when nobody needs it any more."""
+
+
+def release_client() -> None:
+    """Lets go of this process's client, so that it is closed before the endpoint that a run started ends.
+
+    Shared keeps its latest object alive until it is asked for another one.
+    """
+    Shared().acquire(_Nothing)
+
+
+class _Embed(beam.DoFn):  # type: ignore[misc]
+    def __init__(self, settings: EmbedSettings) -> None:
+        self._settings = settings
+        self._shared = Shared()
+
+    def setup(self) -> None:
+        endpoint = self._settings.endpoint
+        self._client: _SharedClient | None = self._shared.acquire(lambda: _SharedClient(endpoint), tag=repr(endpoint))
+        self._counters = {
+            name: Metrics.counter("embed", name) for name in ("recordings", "embedded", "failed", "requests", "retries")
+        }
+
+    def start_bundle(self) -> None:
+        assert self._client is not None
+        self._writer = CheckpointWriter(self._settings.run_folder, write_whole)
+        self._work = PacketWork(self._settings.rows, self._settings.clips, self._client.client, self._writer)
+        self._timestamp: Timestamp | None = None
+
+    def process(
+        self, element: Packet, timestamp: Timestamp = beam.DoFn.TimestampParam
+    ) -> Iterator[Receipt | pvalue.TaggedOutput]:
+        self._timestamp = timestamp
+        try:
+            yield from self._work.work(element)
+        except BaseException:
+            self._writer.flush()  # what was answered is paid for
+            self._writer.close()
+            raise
+        yield pvalue.TaggedOutput(COUNTS, self._count())
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        try:
+            receipts = self._work.drain()
+        finally:
+            self._writer.close()
+        window = GlobalWindow()
+        timestamp = self._timestamp if self._timestamp is not None else window.max_timestamp()
+        for receipt in receipts:
+            yield WindowedValue(receipt, timestamp, [window])
+        yield pvalue.TaggedOutput(COUNTS, WindowedValue(self._count(), timestamp, [window]))
+
+    def teardown(self) -> None:
+        self._client = None
+
+    def _count(self) -> dict[str, int]:
+        counts = self._work.take_counts()
+        for name, counter in self._counters.items():
+            counter.inc(counts[name])
+        return {name: counts[name] for name in ("requests", "retries")}
+
+
+class EmbedPackets(beam.PTransform):  # type: ignore[misc]
+    """Packets into receipts (main output), and counts of requests and retries (tagged COUNTS)."""
+
+    def __init__(self, settings: EmbedSettings) -> None:
+        super().__init__()
+        self._settings = settings
+
+    def expand(self, packets: beam.PCollection) -> pvalue.DoOutputsTuple:
+        return packets | "Embed clips" >> beam.ParDo(_Embed(self._settings)).with_outputs(COUNTS, main="receipts")

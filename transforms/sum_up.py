@@ -1,0 +1,131 @@
+"""Last stage: the summary of the run, combined from rows, since a templated job has no launcher that could count."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import apache_beam as beam
+
+from rows.model import FailureRow, RecordingRow
+from transforms.files import write_whole
+
+MAX_IGNORED_NAMES = 1000
+
+Counts = dict[str, int]
+
+
+def count_recording(row: RecordingRow) -> Counts:
+    """A recording's part of the summary's counts."""
+    return {
+        "recordings": 1,
+        f"recordings/{row.status}": 1,
+        "clips": row.clips,
+        "embedded": row.embedded,
+        "failed": row.failed,
+        "skipped/too_short": row.skipped_too_short,
+        "skipped/too_quiet": row.skipped_too_quiet,
+        "gaps": row.gaps,
+        "audio_ms": round((row.duration_s or 0.0) * 1000),
+    }
+
+
+def count_failure(row: FailureRow) -> Counts:
+    """A failure's part of the summary's counts."""
+    return {f"failures/{row.stage}/{row.code}": 1}
+
+
+def add_counts(counts: Iterable[Counts]) -> Counts:
+    """The sums, by name."""
+    total: Counter[str] = Counter()
+    for some in counts:
+        total.update(some)
+    return dict(total)
+
+
+def _below(counts: Counts, group: str) -> Counts:
+    prefix = f"{group}/"
+    return {
+        name.removeprefix(prefix): count for name, count in sorted(counts.items()) if name.startswith(prefix) and count
+    }
+
+
+def summarise(counts: Counts, ignored: list[str], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary: whole numbers for recordings and clips with their break-down beside them, and facts about the run."""
+    failures: dict[str, Counts] = {}
+    for name, count in _below(counts, "failures").items():
+        stage, code = name.split("/", 1)
+        failures.setdefault(stage, {})[code] = count
+    skipped = _below(counts, "skipped")
+    statuses = ("embedded", "partial", "skipped", "failed")
+    return {
+        "recordings": counts.get("recordings", 0),
+        "recordings_by_status": {status: counts.get(f"recordings/{status}", 0) for status in statuses},
+        "clips": counts.get("clips", 0),
+        "embedded": counts.get("embedded", 0),
+        "reused": 0,
+        "failed": counts.get("failed", 0),
+        "skipped": sum(skipped.values()),
+        "skipped_by_reason": skipped,
+        "failures_by_stage": failures,
+        "audio_s": counts.get("audio_ms", 0) / 1000,
+        "gaps_filled": counts.get("gaps", 0),
+        "requests": counts.get("requests", 0),
+        "retries": counts.get("retries", 0),
+        "ignored_files": len(ignored),
+        "ignored": sorted(ignored)[:MAX_IGNORED_NAMES],
+        **facts,
+    }
+
+
+class _WriteSummary(beam.DoFn):  # type: ignore[misc]
+    def __init__(self, path: str, facts: Mapping[str, Any]) -> None:
+        self._path = path
+        self._facts = dict(facts)
+
+    def process(self, element: None, counts: Counts, ignored: Iterable[str], *written: Iterable[str]) -> Iterator[str]:
+        files = sorted(name for names in written for name in names)
+        finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        summary = summarise(counts, list(ignored), {**self._facts, "finished": finished, "files": files})
+        write_whole(self._path, (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
+        yield self._path
+
+
+class SumUp(beam.PTransform):  # type: ignore[misc]
+    """Writes the summary once all tables are written.
+
+    Args:
+      path: of the summary's file.
+      facts: what is known about the run before it starts, JSON values.
+
+    Expects a dict of PCollections: `recordings`, `failures` (rows), `counts` (dicts of numbers), `ignored` (URIs), and
+    `written`, a tuple of PCollections of file names, for which it waits.
+    """
+
+    def __init__(self, path: str, facts: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._path = path
+        self._facts = facts
+
+    def expand(self, tables: dict[str, Any]) -> beam.PCollection:
+        recordings = tables["recordings"] | "Count recordings" >> beam.Map(count_recording)
+        failures = tables["failures"] | "Count failures" >> beam.Map(count_failure)
+        counts = (
+            (recordings, failures, tables["counts"])
+            | "All counts" >> beam.Flatten()
+            | "Add up" >> beam.CombineGlobally(add_counts)
+        )
+        return (
+            recordings.pipeline
+            | "Once" >> beam.Create([None])
+            | "Write summary"
+            >> beam.ParDo(
+                _WriteSummary(self._path, self._facts),
+                beam.pvalue.AsSingleton(counts),
+                beam.pvalue.AsIter(tables["ignored"]),
+                *map(beam.pvalue.AsIter, tables["written"]),
+            )
+        )

@@ -1,0 +1,156 @@
+"""Fifth stage: the tables. Rows are read from the checkpoint's files and written in one go; they cross no shuffle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO, Literal
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.parquet
+from apache_beam.io.tfrecordio import _TFRecordUtil
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+from rows.arrow import EMBEDDINGS_SCHEMA, RECORDINGS_SCHEMA, embeddings_table, recordings_table
+from rows.checkpoint import read_embedding
+from rows.example import encode_example
+from rows.model import EmbeddingRow, FailureRow, RecordingRow
+from transforms.files import read_whole
+from transforms.shards import WriteShards
+
+OutputFormat = Literal["tfrecord", "parquet"]
+
+_ROWS_PER_TABLE = 4096
+"""Recordings' rows in a row group."""
+
+
+def read_places(folder: str, place: tuple[str, Iterable[tuple[int, ...]]]) -> list[EmbeddingRow]:
+    """The rows that `place` (a checkpoint file below `folder`, offsets in it) names, in the order of the file."""
+    file, offsets = place
+    data = read_whole(f"{folder}/{file}")
+    return [read_embedding(data, offset) for offset in sorted(offset for some in offsets for offset in some)]
+
+
+class TFRecordWriter:
+    """Writes rows as `tf.train.Example` records."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, element: list[EmbeddingRow]) -> None:
+        """Appends rows, a record each."""
+        for row in element:
+            _TFRecordUtil.write_record(self._file, encode_example(row))
+
+    def close(self) -> None:
+        """A TFRecord file needs no end."""
+
+
+class ParquetWriter:
+    """Writes rows as Parquet, a row group for each list of them."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._writer = pyarrow.parquet.ParquetWriter(file, EMBEDDINGS_SCHEMA, compression="zstd")
+
+    def write(self, element: list[EmbeddingRow]) -> None:
+        """Appends rows."""
+        self._writer.write_table(embeddings_table(element))
+
+    def close(self) -> None:
+        """Writes the footer."""
+        self._writer.close()
+
+
+class RecordingsWriter:
+    """Writes recordings' rows as Parquet."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._writer = pyarrow.parquet.ParquetWriter(file, RECORDINGS_SCHEMA, compression="zstd")
+
+    def write(self, element: pa.Table) -> None:
+        """Appends a table of RECORDINGS_SCHEMA."""
+        self._writer.write_table(element)
+
+    def close(self) -> None:
+        """Writes the footer."""
+        self._writer.close()
+
+
+class FailuresWriter:
+    """Writes failures as lines of JSON; what is not known is null."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, element: FailureRow) -> None:
+        """Appends a line."""
+        self._file.write(json.dumps(element._asdict(), ensure_ascii=False).encode() + b"\n")
+
+    def close(self) -> None:
+        """Lines need no end."""
+
+
+class WriteEmbeddings(beam.PTransform):  # type: ignore[misc]
+    """Places of rows into `PREFIX-SSSSS-of-NNNNN.tfrecord` or `.parquet`.
+
+    Args:
+      run_folder: the checkpoint's folder that the places are relative to.
+      prefix: of the files' names.
+      output_format: `tfrecord` (a `tf.train.Example` a row, see rows.example) or `parquet` (see rows.arrow).
+      run_id: of this run.
+
+    Returns the names of the files.
+    """
+
+    def __init__(self, run_folder: str, prefix: str, output_format: OutputFormat, run_id: str) -> None:
+        super().__init__()
+        self._run_folder = run_folder
+        writer = TFRecordWriter if output_format == "tfrecord" else ParquetWriter
+        self._write = WriteShards(prefix, f".{output_format}", writer, run_id)
+
+    def expand(self, places: beam.PCollection) -> beam.PCollection:
+        return (
+            places
+            | "Read rows" >> beam.Map(lambda place, folder: read_places(folder, place), self._run_folder)
+            | "Write" >> self._write
+        )
+
+
+class _GatherRecordings(beam.DoFn):  # type: ignore[misc]
+    def start_bundle(self) -> None:
+        self._rows: list[RecordingRow] = []
+
+    def process(self, element: RecordingRow) -> Iterator[pa.Table]:
+        self._rows.append(element)
+        if len(self._rows) == _ROWS_PER_TABLE:
+            yield recordings_table(self._rows)
+            self._rows = []
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        if self._rows:
+            window = GlobalWindow()
+            yield WindowedValue(recordings_table(self._rows), window.max_timestamp(), [window])
+
+
+class WriteRecordings(beam.PTransform):  # type: ignore[misc]
+    """Rows of recordings into `PREFIX-recordings-SSSSS-of-NNNNN.parquet`; returns the names of the files."""
+
+    def __init__(self, prefix: str, run_id: str) -> None:
+        super().__init__()
+        self._write = WriteShards(f"{prefix}-recordings", ".parquet", RecordingsWriter, run_id)
+
+    def expand(self, recordings: beam.PCollection) -> beam.PCollection:
+        return recordings | "Gather" >> beam.ParDo(_GatherRecordings()) | "Write" >> self._write
+
+
+class WriteFailures(beam.PTransform):  # type: ignore[misc]
+    """Failures into `PREFIX-failures-SSSSS-of-NNNNN.jsonl`; returns the names of the files."""
+
+    def __init__(self, prefix: str, run_id: str) -> None:
+        super().__init__()
+        self._write = WriteShards(f"{prefix}-failures", ".jsonl", FailuresWriter, run_id)
+
+    def expand(self, failures: beam.PCollection) -> beam.PCollection:
+        return failures | "Write" >> self._write
