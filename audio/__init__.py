@@ -1,0 +1,1 @@
+"""Recordings to clips: list, fetch, decode, resample, window (no Beam in it)."""

@@ -1,0 +1,205 @@
+"""A recording's bytes: a local regular file, or an object on Cloud Storage, in the version that was listed."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import threading
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from audio.errors import AccessDenied, ChangedFile, FetchError, MissingFile, NotARegularFile, StorageError
+from audio.recording import Recording
+
+if TYPE_CHECKING:
+    from google.cloud import storage
+
+_GS = "gs://"
+_ONE_GET_BYTES = 8 << 20
+"""Objects up to this size come in one request; larger ones are read piece by piece as they are decoded."""
+_PIECE_BYTES = 8 << 20
+_RETRY_FOR_S = 60.0
+
+_client_lock = threading.Lock()
+_client: storage.Client | None = None
+
+
+def open_recording(recording: Recording) -> BinaryIO:
+    """Return the recording as a seekable file of exactly the version that was listed; use it as a context manager.
+
+    Raises FetchError; of its kinds only StorageError is worth trying again.
+    """
+    if recording.uri.startswith(_GS):
+        return _open_object(recording)
+    return _open_local(recording)
+
+
+def local_version(status: os.stat_result) -> str:
+    """Return what tells two versions of a local file apart: size and modification time."""
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def storage_client() -> storage.Client:
+    """Return this process's one Cloud Storage client: anonymous to an emulator (STORAGE_EMULATOR_HOST).
+
+    Raises google.auth.exceptions.DefaultCredentialsError where there are no credentials.
+    """
+    global _client
+    with _client_lock:
+        if _client is None:
+            from google.auth.credentials import AnonymousCredentials
+            from google.cloud import storage
+
+            if os.environ.get("STORAGE_EMULATOR_HOST"):
+                _client = storage.Client(project="local", credentials=AnonymousCredentials())
+            else:
+                _client = storage.Client()
+        return _client
+
+
+def _open_local(recording: Recording) -> BinaryIO:
+    path = recording.uri
+    try:
+        # Opening a device can have effects, and a pipe blocks: look first, and look again at what was opened.
+        _check_regular(os.stat(path))  # noqa: PTH116 - a path is opened as it was listed, never normalised
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingFile("the file was listed, but is no longer there") from None
+    except PermissionError:
+        raise AccessDenied("this user may not read the file; change its permissions") from None
+    except ValueError:
+        raise MissingFile("no file can have this name: it holds a zero byte") from None
+    except OSError as error:
+        raise StorageError(f"opening the file failed ({_error_name(error)}); try again") from None
+    try:
+        status = os.fstat(descriptor)
+        _check_regular(status)
+        if recording.version and local_version(status) != recording.version:
+            raise ChangedFile("the file was changed after it was listed; run again to embed what it holds now")
+        return cast(BinaryIO, os.fdopen(descriptor, "rb"))
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _check_regular(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise NotARegularFile(f"this is {_file_type(status.st_mode)}, not a regular file")
+
+
+def _file_type(mode: int) -> str:
+    for is_type, name in (
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a named pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    ):
+        if is_type(mode):
+            return name
+    return "something special"
+
+
+def _error_name(error: OSError) -> str:
+    import errno
+
+    return errno.errorcode.get(error.errno or 0, type(error).__name__)
+
+
+def _open_object(recording: Recording) -> BinaryIO:
+    from google.auth.exceptions import GoogleAuthError
+
+    bucket, _, name = recording.uri.removeprefix(_GS).partition("/")
+    if not bucket or not name:
+        raise MissingFile(f"{recording.uri!r} names no object; expected gs://bucket/name")
+    try:
+        client = storage_client()
+    except GoogleAuthError as error:
+        raise AccessDenied(
+            f"there are no usable Google credentials ({type(error).__name__}); "
+            "run: gcloud auth application-default login"
+        ) from None
+    generation = int(recording.version) if recording.version else None
+    blob = client.bucket(bucket).blob(name, generation=generation)
+    if recording.size_bytes > _ONE_GET_BYTES:
+        return cast(BinaryIO, io.BufferedReader(_Pieces(blob, recording.size_bytes), _PIECE_BYTES))
+    return io.BytesIO(_download(blob, None, None))
+
+
+class _Pieces(io.RawIOBase):
+    """A large object, read by ranges; its generation and size are known, so that it cannot change under a decoder."""
+
+    def __init__(self, blob: storage.Blob, size_bytes: int) -> None:
+        self._blob = blob
+        self._size_bytes = size_bytes
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size_bytes}[whence]
+        if base + offset < 0:
+            raise ValueError("negative seek position")
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        end = min(self._position + len(buffer), self._size_bytes)
+        if end <= self._position:
+            return 0
+        data = _download(self._blob, self._position, end - 1)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def _download(blob: storage.Blob, first: int | None, last: int | None) -> bytes:
+    """Return bytes `first` to `last` (included; None: all) of the object as it is stored. Raises FetchError."""
+    from google.api_core import exceptions
+    from google.auth.exceptions import GoogleAuthError
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    try:
+        data: bytes = blob.download_as_bytes(
+            start=first, end=last, raw_download=True, retry=DEFAULT_RETRY.with_timeout(_RETRY_FOR_S)
+        )
+    except exceptions.NotFound:
+        raise _not_found(blob) from None
+    except (exceptions.Forbidden, exceptions.Unauthorized) as error:
+        raise AccessDenied(
+            f"the object may not be read (HTTP {error.code}); grant storage.objects.get on its bucket"
+        ) from None
+    except exceptions.GoogleAPICallError as error:
+        raise StorageError(f"reading the object failed (HTTP {error.code}); try again") from None
+    except exceptions.RetryError as error:
+        raise StorageError(
+            f"reading the object failed again and again (last: {type(error.cause).__name__}); try again later"
+        ) from None
+    except GoogleAuthError as error:
+        if error.retryable:
+            raise StorageError(f"Google's sign-in service failed ({type(error).__name__}); try again") from None
+        raise AccessDenied(
+            f"the Google credentials were not accepted ({type(error).__name__}); "
+            "run: gcloud auth application-default login"
+        ) from None
+    except Exception as error:  # noqa: BLE001 - connections fail in many ways; their texts are not ours to show
+        raise StorageError(f"reading the object failed ({type(error).__name__}); try again") from None
+    return data
+
+
+def _not_found(blob: storage.Blob) -> FetchError:
+    """Tell an object that is gone from one of which another version has taken its place."""
+    if blob.generation is not None:
+        try:
+            if blob.bucket.blob(blob.name).exists():
+                return ChangedFile("the object was replaced after it was listed; run again to embed what it holds now")
+        except Exception:  # noqa: BLE001 - the object is missing whatever this says
+            return MissingFile("the object was listed, but is no longer there")
+    return MissingFile("the object was listed, but is no longer there")

