@@ -91,6 +91,7 @@ def _prepare_worker_processes() -> None:
     packages = str(Path(__file__).resolve().parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [packages, os.environ.get("PYTHONPATH")]))
     # gRPC sends even calls to this machine through a proxy that the environment names.
+    # It knows only the lower-case names.
     without = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     os.environ["no_grpc_proxy"] = ",".join(filter(None, [without, "localhost", "127.0.0.1"]))
     print(

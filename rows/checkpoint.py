@@ -32,13 +32,14 @@ class DamagedRecord(Exception):
 
 
 def _encode(segment_id: str, row: Row) -> bytes:
+    fields: tuple[object, ...]
     match row:
         case EmbeddingRow():
             kind, fields, values = "embedding", row[:-1], row.embedding.astype("<f4", copy=False).tobytes()
         case FailureRow():
-            kind, fields, values = "failure", tuple(row), b""
+            kind, fields, values = "failure", row, b""
         case Census():
-            kind, fields, values = "census", tuple(row), b""
+            kind, fields, values = "census", row, b""
     text = json.dumps([kind, segment_id, fields], separators=(",", ":")).encode()
     return b"".join((_JSON_LENGTH.pack(len(text)), text, values))
 
@@ -49,7 +50,7 @@ def _decode(payload: bytes) -> tuple[str, Row]:
     kind, segment_id, fields = json.loads(payload[_JSON_LENGTH.size : end])
     match kind:
         case "embedding":
-            return segment_id, EmbeddingRow(*fields, embedding=np.frombuffer(payload, "<f4", EMBEDDING_FLOATS, end))
+            return segment_id, EmbeddingRow(*fields, np.frombuffer(payload, "<f4", EMBEDDING_FLOATS, end))
         case "failure":
             return segment_id, FailureRow(*fields)
         case "census":

@@ -49,11 +49,7 @@ def choose(receipts: Iterable[Receipt]) -> tuple[list[tuple[str, ClipReference]]
 
 
 def _recording_row(census: Census, embedded: int, failures: list[FailureRow]) -> RecordingRow:
-    status: Status
-    if failures:
-        status = "partial" if embedded else "failed"
-    else:
-        status = "embedded" if embedded else "skipped"
+    status: Status = ("partial" if embedded else "failed") if failures else ("embedded" if embedded else "skipped")
     return RecordingRow(
         recording_uri=census.recording_uri,
         recording_version=census.recording_version,
@@ -76,7 +72,7 @@ def _recording_row(census: Census, embedded: int, failures: list[FailureRow]) ->
     )
 
 
-class _Choose(beam.DoFn):  # type: ignore[misc]
+class _Choose(beam.DoFn):
     def process(
         self, element: tuple[str, Iterable[Receipt]]
     ) -> Iterator[tuple[str, tuple[int, ...]] | pvalue.TaggedOutput]:
@@ -91,7 +87,7 @@ class _Choose(beam.DoFn):  # type: ignore[misc]
             yield pvalue.TaggedOutput(FAILURES, failure)
 
 
-class ChooseRows(beam.PTransform):  # type: ignore[misc]
+class ChooseRows(beam.PTransform):
     """Receipts into the places of the rows to write, keyed by checkpoint file, recordings' rows and failures.
 
     Only references are grouped here: the embeddings stay in their files until they are written.

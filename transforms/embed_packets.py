@@ -60,7 +60,7 @@ def release_client() -> None:
     Shared().acquire(_Nothing)
 
 
-class _Embed(beam.DoFn):  # type: ignore[misc]
+class _Embed(beam.DoFn):
     def __init__(self, settings: EmbedSettings) -> None:
         self._settings = settings
         self._shared = Shared()
@@ -111,7 +111,7 @@ class _Embed(beam.DoFn):  # type: ignore[misc]
         return {name: counts[name] for name in ("requests", "retries")}
 
 
-class EmbedPackets(beam.PTransform):  # type: ignore[misc]
+class EmbedPackets(beam.PTransform):
     """Packets into receipts (main output), and counts of requests and retries (tagged COUNTS)."""
 
     def __init__(self, settings: EmbedSettings) -> None:

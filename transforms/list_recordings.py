@@ -26,7 +26,7 @@ def unlisted_receipt(unlisted: Unlisted) -> Receipt:
     return Receipt(segment_id(recording), "", (), (failure,), census)
 
 
-class _ListInputs(beam.DoFn):  # type: ignore[misc]  # Beam's classes are untyped
+class _ListInputs(beam.DoFn):
     def process(self, element: str) -> Iterator[Recording | pvalue.TaggedOutput]:
         for listed in list_input(element):
             match listed:
@@ -43,7 +43,7 @@ def _same_file_once(keyed: tuple[str, Iterable[Recording]]) -> Recording:
     return max(keyed[1])
 
 
-class ListRecordings(beam.PTransform):  # type: ignore[misc]
+class ListRecordings(beam.PTransform):
     """Lists files, folders and globs into recordings, each once.
 
     Args:

@@ -24,7 +24,7 @@ class Packet(NamedTuple):
     segments: tuple[Segment, ...]
 
 
-class _FillPackets(beam.DoFn):  # type: ignore[misc]
+class _FillPackets(beam.DoFn):
     def start_bundle(self) -> None:
         self._segments: list[Segment] = []
         self._size_bytes = 0
@@ -47,7 +47,7 @@ class _FillPackets(beam.DoFn):  # type: ignore[misc]
         return Packet(packet_id(segment_id(segment.recording) for segment in segments), segments)
 
 
-class MakePackets(beam.PTransform):  # type: ignore[misc]
+class MakePackets(beam.PTransform):
     """Recordings into packets, spread over the workers."""
 
     def expand(self, recordings: beam.PCollection) -> beam.PCollection:

@@ -10,10 +10,10 @@ from functools import partial
 from typing import Protocol
 
 import numpy as np
-from audio.fetch import open_recording
 
 from audio.clips import SAMPLE_RATE_HZ, Clip, ClipSettings, ClipStream, FailedClip, SkippedClip, open_clips
 from audio.errors import AudioError
+from audio.fetch import open_recording
 from audio.recording import Recording
 from endpoint.results import Embedded, Outcome
 from rows.identity import clip_id, segment_id

@@ -47,7 +47,7 @@ def _create(path: str) -> BinaryIO:
     return file
 
 
-class _WriteShard(beam.DoFn, Generic[T]):  # type: ignore[misc]
+class _WriteShard(beam.DoFn, Generic[T]):
     def __init__(self, folder: str, open_writer: Callable[[BinaryIO], ShardWriter[T]]) -> None:
         self._folder = folder
         self._open_writer = open_writer
@@ -70,10 +70,12 @@ class _WriteShard(beam.DoFn, Generic[T]):  # type: ignore[misc]
             yield WindowedValue(self._path, window.max_timestamp(), [window])
 
 
-class _NameShards(beam.DoFn, Generic[T]):  # type: ignore[misc]
+class _NameShards(beam.DoFn, Generic[T]):
     """Gives the shards their names. May be run again after it was cut off: the order of the shards is always the same."""
 
-    def __init__(self, folder: str, prefix: str, suffix: str, open_writer: Callable[[BinaryIO], ShardWriter[T]]) -> None:
+    def __init__(
+        self, folder: str, prefix: str, suffix: str, open_writer: Callable[[BinaryIO], ShardWriter[T]]
+    ) -> None:
         self._folder = folder
         self._prefix = prefix
         self._suffix = suffix
@@ -113,7 +115,7 @@ def _remove_folder(folder: str) -> None:
             FileSystems.delete([metadata.path for metadata in left.metadata_list])
 
 
-class WriteShards(beam.PTransform, Generic[T]):  # type: ignore[misc]
+class WriteShards(beam.PTransform, Generic[T]):
     """Writes elements into `PREFIX-SSSSS-of-NNNNN<suffix>`, at least one file.
 
     Args:
@@ -125,7 +127,9 @@ class WriteShards(beam.PTransform, Generic[T]):  # type: ignore[misc]
     Returns the names of the files.
     """
 
-    def __init__(self, prefix: str, suffix: str, open_writer: Callable[[BinaryIO], ShardWriter[T]], run_id: str) -> None:
+    def __init__(
+        self, prefix: str, suffix: str, open_writer: Callable[[BinaryIO], ShardWriter[T]], run_id: str
+    ) -> None:
         super().__init__()
         self._prefix = prefix
         self._suffix = suffix

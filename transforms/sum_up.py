@@ -81,12 +81,12 @@ def summarise(counts: Counts, ignored: list[str], facts: Mapping[str, Any]) -> d
     }
 
 
-class _WriteSummary(beam.DoFn):  # type: ignore[misc]
+class _WriteSummary(beam.DoFn):
     def __init__(self, path: str, facts: Mapping[str, Any]) -> None:
         self._path = path
         self._facts = dict(facts)
 
-    def process(self, element: None, counts: Counts, ignored: Iterable[str], *written: Iterable[str]) -> Iterator[str]:
+    def process(self, _once: None, counts: Counts, ignored: Iterable[str], *written: Iterable[str]) -> Iterator[str]:
         files = sorted(name for names in written for name in names)
         finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         summary = summarise(counts, list(ignored), {**self._facts, "finished": finished, "files": files})
@@ -94,7 +94,7 @@ class _WriteSummary(beam.DoFn):  # type: ignore[misc]
         yield self._path
 
 
-class SumUp(beam.PTransform):  # type: ignore[misc]
+class SumUp(beam.PTransform):
     """Writes the summary once all tables are written.
 
     Args:

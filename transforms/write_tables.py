@@ -92,7 +92,7 @@ class FailuresWriter:
         """Lines need no end."""
 
 
-class WriteEmbeddings(beam.PTransform):  # type: ignore[misc]
+class WriteEmbeddings(beam.PTransform):
     """Places of rows into `PREFIX-SSSSS-of-NNNNN.tfrecord` or `.parquet`.
 
     Args:
@@ -118,7 +118,7 @@ class WriteEmbeddings(beam.PTransform):  # type: ignore[misc]
         )
 
 
-class _GatherRecordings(beam.DoFn):  # type: ignore[misc]
+class _GatherRecordings(beam.DoFn):
     def start_bundle(self) -> None:
         self._rows: list[RecordingRow] = []
 
@@ -134,7 +134,7 @@ class _GatherRecordings(beam.DoFn):  # type: ignore[misc]
             yield WindowedValue(recordings_table(self._rows), window.max_timestamp(), [window])
 
 
-class WriteRecordings(beam.PTransform):  # type: ignore[misc]
+class WriteRecordings(beam.PTransform):
     """Rows of recordings into `PREFIX-recordings-SSSSS-of-NNNNN.parquet`; returns the names of the files."""
 
     def __init__(self, prefix: str, run_id: str) -> None:
@@ -145,7 +145,7 @@ class WriteRecordings(beam.PTransform):  # type: ignore[misc]
         return recordings | "Gather" >> beam.ParDo(_GatherRecordings()) | "Write" >> self._write
 
 
-class WriteFailures(beam.PTransform):  # type: ignore[misc]
+class WriteFailures(beam.PTransform):
     """Failures into `PREFIX-failures-SSSSS-of-NNNNN.jsonl`; returns the names of the files."""
 
     def __init__(self, prefix: str, run_id: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import grpc
 import numpy as np
 import soundfile
 import soxr
@@ -19,8 +20,6 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import aiplatform_v1
 from google.cloud.aiplatform_v1.services.prediction_service.transports import PredictionServiceGrpcTransport
 from google.protobuf import struct_pb2
-
-import grpc
 
 RATE_HZ, CLIP = 16000, 32000
 

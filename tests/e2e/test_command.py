@@ -87,7 +87,9 @@ def test_twice_with_other_order_and_two_workers_the_same_rows(folder: Path, rows
 def test_any_file_name_works(tmp_path: Path) -> None:
     for seed, name in enumerate(ODD_NAMES):
         write_wav(tmp_path / "in" / name, seed=seed)
-    summary = succeed("--endpoint", "local", "--input", tmp_path / "in", "--output", tmp_path / "out dir" / "r 1", *PARQUET)
+    summary = succeed(
+        "--endpoint", "local", "--input", tmp_path / "in", "--output", tmp_path / "out dir" / "r 1", *PARQUET
+    )
     assert summary["embedded"] == len(ODD_NAMES)
     assert set(recordings(tmp_path / "out dir" / "r 1")) == {str(tmp_path / "in" / name) for name in ODD_NAMES}
 
@@ -192,7 +194,9 @@ def test_too_many_failures_are_exit_status_1(tmp_path: Path) -> None:
         (("--endpoint", "projects/p/locations/l/endpoints/404"), "projects/p/locations/l/endpoints/404"),
     ],
 )
-def test_a_wrong_endpoint_ends_the_run_with_one_message_and_no_rows(tmp_path: Path, change: tuple[str, str], said: str) -> None:
+def test_a_wrong_endpoint_ends_the_run_with_one_message_and_no_rows(
+    tmp_path: Path, change: tuple[str, str], said: str
+) -> None:
     log = tmp_path / "arrivals"
     write_wav(tmp_path / "in" / "long.wav", seconds=60)
     with start_local_endpoint(arrivals_log=log) as local:
@@ -213,7 +217,9 @@ def test_the_local_endpoint_ends_when_the_command_is_killed(tmp_path: Path) -> N
     process = subprocess.Popen([*command, "--output", str(tmp_path / "r")], cwd=REPOSITORY, stderr=subprocess.DEVNULL)
 
     def children() -> list[int]:
-        listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=False)
+        listed = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=False
+        )
         return [int(pid) for pid in listed.stdout.split()]
 
     deadline = time.monotonic() + 60

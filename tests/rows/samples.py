@@ -5,7 +5,9 @@ import numpy as np
 from rows.model import Census, EmbeddingRow, FailureRow
 
 
-def embedding_row(clip_id: str = "c" * 32, uri: str = "/data/cough.wav", seed: int = 0, **changes: object) -> EmbeddingRow:
+def embedding_row(
+    clip_id: str = "c" * 32, uri: str = "/data/cough.wav", seed: int = 0, **changes: object
+) -> EmbeddingRow:
     row = EmbeddingRow(
         clip_id=clip_id,
         recording_uri=uri,
@@ -34,4 +36,6 @@ def failure_row(clip_id: str | None = None, **changes: object) -> FailureRow:
 
 
 def census(clips: int = 1, too_short: int = 0, too_quiet: int = 0, uri: str = "/data/cough.wav") -> Census:
-    return Census(uri, "123-456", 100, clips, too_short, too_quiet, 2.0, 44100, 1, "wav", "pcm_s16le", "libsndfile", 0, 0.0)
+    return Census(
+        uri, "123-456", 100, clips, too_short, too_quiet, 2.0, 44100, 1, "wav", "pcm_s16le", "libsndfile", 0, 0.0
+    )

@@ -35,7 +35,9 @@ def test_the_schemas_have_the_rows_columns_in_their_order() -> None:
 
 
 def test_recordings_may_be_unknown_but_for_their_name() -> None:
-    row = RecordingRow("/a b.wav", "", 0, None, None, None, None, None, None, 0, 0.0, 0, 0, 0, 0, 0, "failed", ["not_audio"])
+    row = RecordingRow(
+        "/a b.wav", "", 0, None, None, None, None, None, None, 0, 0.0, 0, 0, 0, 0, 0, "failed", ["not_audio"]
+    )
     assert recordings_table([row]).to_pylist() == [row._asdict()]
 
 

@@ -12,7 +12,12 @@ from tests.rows.samples import census, embedding_row, failure_row
 
 
 def test_rows_come_back_as_they_were_added() -> None:
-    rows = [embedding_row(seed=1), failure_row("d" * 32), census(), embedding_row(clip_id="e" * 32, seed=2, rms_dbfs=-math.inf)]
+    rows = [
+        embedding_row(seed=1),
+        failure_row("d" * 32),
+        census(),
+        embedding_row(clip_id="e" * 32, seed=2, rms_dbfs=-math.inf),
+    ]
     builder = FileBuilder()
     for row in rows:
         builder.add("segment", row)

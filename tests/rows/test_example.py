@@ -12,16 +12,23 @@ from tests.rows.samples import embedding_row
 def example_class() -> type:
     """`tf.train.Example`, built from tensorflow/core/example/{example,feature}.proto by the official protobuf library."""
     file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="tensorflow", syntax="proto3")
-    repeated, optional = descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED, descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL
+    repeated, optional = (
+        descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED,
+        descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL,
+    )
     for name, type_ in (("BytesList", "TYPE_BYTES"), ("FloatList", "TYPE_FLOAT"), ("Int64List", "TYPE_INT64")):
         message = file.message_type.add(name=name)
-        message.field.add(name="value", number=1, label=repeated, type=getattr(descriptor_pb2.FieldDescriptorProto, type_))
+        message.field.add(
+            name="value", number=1, label=repeated, type=getattr(descriptor_pb2.FieldDescriptorProto, type_)
+        )
     feature = file.message_type.add(name="Feature")
     feature.oneof_decl.add(name="kind")
     for number, (name, type_name) in enumerate(
         (("bytes_list", "BytesList"), ("float_list", "FloatList"), ("int64_list", "Int64List")), 1
     ):
-        feature.field.add(name=name, number=number, label=optional, type=11, type_name=f".tensorflow.{type_name}", oneof_index=0)
+        feature.field.add(
+            name=name, number=number, label=optional, type=11, type_name=f".tensorflow.{type_name}", oneof_index=0
+        )
     features = file.message_type.add(name="Features")
     entry = features.nested_type.add(name="FeatureEntry")
     entry.options.map_entry = True
