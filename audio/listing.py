@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, Final, NamedTuple
 
+from audio.fetch import local_version, storage_client
 from audio.recording import Recording
 
 AUDIO_EXTENSIONS: Final = frozenset(
@@ -146,8 +147,7 @@ def _on_disk(path: str) -> Recording | Unlisted:
         status = os.stat(path)  # noqa: PTH116
     except OSError as error:
         return Unlisted(path, "missing_file", f"the file is listed but cannot be looked at: {error.strerror}")
-    size_bytes = status.st_size if stat.S_ISREG(status.st_mode) else 0
-    return Recording(path, f"{size_bytes}-{status.st_mtime_ns}", size_bytes)
+    return Recording(path, local_version(status), status.st_size if stat.S_ISREG(status.st_mode) else 0)
 
 
 def _printable(path: str) -> str:
@@ -157,8 +157,6 @@ def _printable(path: str) -> str:
 def _list_bucket(uri: str) -> Iterator[Listed]:
     from google.api_core import exceptions
     from google.auth.exceptions import GoogleAuthError
-
-    from audio.fetch import storage_client
 
     bucket_name, _, name = uri.removeprefix(_GS).partition("/")
     if not bucket_name:

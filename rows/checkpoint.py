@@ -23,6 +23,7 @@ from rows.model import EMBEDDING_FLOATS, Census, ClipReference, EmbeddingRow, Fa
 MAGIC: Final = b"HEARROWS1\n"
 _HEAD: Final = struct.Struct("<II")
 _JSON_LENGTH: Final = struct.Struct("<I")
+_TO_JSON: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 Row = EmbeddingRow | FailureRow | Census
 
@@ -40,7 +41,7 @@ def _encode(segment_id: str, row: Row) -> bytes:
             kind, fields, values = "failure", row, b""
         case Census():
             kind, fields, values = "census", row, b""
-    text = json.dumps([kind, segment_id, fields], separators=(",", ":")).encode()
+    text = _TO_JSON([kind, segment_id, fields]).encode()
     return b"".join((_JSON_LENGTH.pack(len(text)), text, values))
 
 
@@ -50,7 +51,7 @@ def _decode(payload: bytes) -> tuple[str, Row]:
     kind, segment_id, fields = json.loads(payload[_JSON_LENGTH.size : end])
     match kind:
         case "embedding":
-            return segment_id, EmbeddingRow(*fields, np.frombuffer(payload, "<f4", EMBEDDING_FLOATS, end))
+            return segment_id, EmbeddingRow._make([*fields, np.frombuffer(payload, "<f4", EMBEDDING_FLOATS, end)])
         case "failure":
             return segment_id, FailureRow(*fields)
         case "census":

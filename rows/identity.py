@@ -13,6 +13,8 @@ ID_HEX_DIGITS = 32
 
 FINGERPRINT_HEX_DIGITS = 16
 
+_TO_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
+
 
 def _digest(value: object, hex_digits: int) -> str:
     """The first `hex_digits` of the SHA-256 of `value` as compact JSON with sorted keys and ASCII escapes.
@@ -20,8 +22,7 @@ def _digest(value: object, hex_digits: int) -> str:
     JSON keeps the parts apart whatever they contain (file names may hold any character), and anyone can
     compute the same id in any language.
     """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()[:hex_digits]
+    return hashlib.sha256(_TO_JSON(value).encode("ascii")).hexdigest()[:hex_digits]
 
 
 def fingerprint(settings: Mapping[str, str | int | float]) -> str:

@@ -59,12 +59,15 @@ class CheckpointWriter:
     def add(self, packet_id: str, segment_id: str, row: Row) -> None:
         """Takes a row; returns at once."""
         with self._changed:
-            builder, since_s = self._open.get(packet_id) or (FileBuilder(), self._clock())
+            opened = self._open.get(packet_id)
+            if opened is None:
+                opened = self._open[packet_id] = FileBuilder(), self._clock()
+                self._changed.notify_all()  # the thread must know when this packet's rows are due
+            builder, _ = opened
             builder.add(segment_id, row)
-            self._open[packet_id] = builder, since_s
             if builder.rows >= self._flush_rows:
                 self._take(packet_id)
-            self._changed.notify_all()
+                self._changed.notify_all()
 
     def finish(self, packet_id: str) -> None:
         """Says that no more rows of the packet come: what there is of it is stored at once."""

@@ -23,14 +23,14 @@ def choose(receipts: Iterable[Receipt]) -> tuple[list[tuple[str, ClipReference]]
     A clip that was embedded more than once (a bundle was tried again) keeps the row of the first file by name, and
     an embedding is preferred to a failure. Raises LostClip unless clips = embedded + failed + skipped.
     """
-    receipts = list(receipts)
+    receipts = sorted(receipts, key=lambda receipt: receipt.file)
     census = max(
         (receipt.census for receipt in receipts if receipt.census is not None), key=lambda c: c.clips, default=None
     )
     if census is None:
         raise LostClip(f"segment {receipts[0].segment_id} has rows but no census")
     embedded: dict[str, tuple[str, ClipReference]] = {}
-    for receipt in sorted(receipts, key=lambda receipt: receipt.file):
+    for receipt in receipts:
         for reference in receipt.clips:
             embedded.setdefault(reference.clip_id, (receipt.file, reference))
     failures: dict[tuple[str | None, str], FailureRow] = {}

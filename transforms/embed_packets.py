@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -66,6 +67,8 @@ class _Embed(beam.DoFn):
         self._shared = Shared()
 
     def setup(self) -> None:
+        # What is there by now (Beam, above all) stays; looking through it for garbage again and again costs a tenth of the time.
+        gc.freeze()
         endpoint = self._settings.endpoint
         self._client: _SharedClient | None = self._shared.acquire(lambda: _SharedClient(endpoint), tag=repr(endpoint))
         self._counters = {

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from audio.clips import SAMPLE_RATE_HZ, Clip, ClipSettings, ClipStream, FailedClip, SkippedClip, open_clips
-from audio.errors import AudioError
+from audio.errors import AudioError, FetchError
 from audio.fetch import open_recording
 from audio.recording import Recording
 from endpoint.results import Embedded, Outcome
@@ -121,7 +121,9 @@ class PacketWork:
                         case FailedClip():
                             self._fail_clip(state, recording, item)
             if stream.error is not None:
-                self._fail(state, recording, "decode", stream.error, stream.error_s)
+                # What is on Cloud Storage is fetched while it is decoded.
+                stage = "fetch" if isinstance(stream.error, FetchError) else "decode"
+                self._fail(state, recording, stage, stream.error, stream.error_s)
         except AudioError as error:
             self._fail(state, recording, "fetch", error, None)
         self._writer.add(state.packet_id, segment, _census(recording, stream, counts))
