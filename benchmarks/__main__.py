@@ -1,0 +1,14 @@
+"""Runs all benchmarks, one after the other: `python -m benchmarks [--short]`."""
+
+import subprocess
+import sys
+
+BENCHMARKS = ("encode_and_send", "in_flight", "whole_command", "peak_memory")
+
+failed = []
+for name in BENCHMARKS:
+    print(f"\n== {name}", flush=True)
+    if subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]], check=False).returncode:
+        failed.append(name)
+print(f"\nmissed: {', '.join(failed)}" if failed else "\nall within their bounds")
+sys.exit(bool(failed))

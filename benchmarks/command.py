@@ -1,0 +1,62 @@
+"""Runs the real command in a process of its own, and measures what that process used."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from emulator.process import LocalEndpoint
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RATE_HZ = 44100
+FILE_S = 5.0
+CLIPS_PER_FILE = 3
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a run of the command used; the local endpoint's process is not in it."""
+
+    clips: int
+    cpu_s: float
+    wall_s: float
+    peak_mb: float
+
+
+def write_files(folder: Path, files: int) -> None:
+    """Writes 5 s, 44.1 kHz, 16-bit mono WAV files: a few of noise, the others hard links to them."""
+    folder.mkdir()
+    sources = []
+    for seed in range(min(files, 20)):
+        sources.append(folder / f"source-{seed:02d}.wav")
+        noise = 0.1 * np.random.default_rng(seed).standard_normal(int(FILE_S * RATE_HZ))
+        soundfile.write(sources[-1], noise, RATE_HZ, subtype="PCM_16")
+    for number in range(len(sources), files):
+        (folder / f"link-{number:06d}.wav").hardlink_to(sources[number % len(sources)])
+
+
+def measure(inputs: Path, local: LocalEndpoint, options: Sequence[str] = ()) -> Usage:
+    """Runs the command over `inputs` against a local endpoint that runs already; it must succeed."""
+    with tempfile.TemporaryDirectory() as folder:
+        prefix = Path(folder) / "rows"
+        command = [sys.executable, "-m", "pipeline", "--input", str(inputs), "--output", str(prefix), *options]
+        command += ["--endpoint", local.endpoint_name, "--endpoint_host", local.host]
+        with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+            process = subprocess.Popen(command, cwd=REPOSITORY, stdout=nowhere)
+            started = os.times().elapsed
+            _, status, used = os.wait4(process.pid, 0)
+            wall_s = os.times().elapsed - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"the command failed with status {process.returncode}: {' '.join(command)}")
+        clips = json.loads(Path(f"{prefix}-summary.json").read_text())["clips"]
+    return Usage(clips, used.ru_utime + used.ru_stime, wall_s, used.ru_maxrss / 1000)
