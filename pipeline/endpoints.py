@@ -53,4 +53,10 @@ def resolve(endpoint: str, host: str | None) -> Target:
         raise ValueError(
             f"--endpoint is {endpoint!r}: expected local, research or projects/PROJECT/locations/LOCATION/endpoints/ENDPOINT"
         )
-    return Target(name, host or f"{match['location']}-aiplatform.googleapis.com", local=False)
+    if host is None:
+        host = f"{match['location']}-aiplatform.googleapis.com"
+    try:
+        parse_host(host)
+    except ValueError as error:
+        raise ValueError(f"--endpoint_host: {error}") from None
+    return Target(name, host, local=False)

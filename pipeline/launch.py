@@ -14,13 +14,16 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+from rich.console import Console
 
 from emulator.process import LocalEndpointError, start_local_endpoint
 from endpoint.settings import EndpointSettings
 from pipeline.beam_options import LOCAL_RUNNERS
 from pipeline.graph import build
 from pipeline.settings import RunSettings
+from pipeline.watch import watching
 from transforms.embed_packets import release_client
+from transforms.progress import PROGRESS
 
 _KNOWN_ERROR = re.compile(
     r"^(?:audio\.listing\.ListingError|endpoint\.errors\.\w+|rows\.writer\.CheckpointWriteError|transforms\.choose_rows\.LostClip)"
@@ -66,7 +69,8 @@ def launch(run: RunSettings, endpoint: EndpointSettings, options: PipelineOption
     pipeline = beam.Pipeline(runner=_runner(options), options=options)
     build(pipeline, run, endpoint, facts)
     try:
-        pipeline.run().wait_until_finish()
+        with watching(PROGRESS, Console(stderr=True)):
+            pipeline.run().wait_until_finish()
     except Exception as error:
         known = _KNOWN_ERROR.findall(f"{type(error).__module__}.{type(error).__qualname__}: {error}")
         if not known:

@@ -45,6 +45,13 @@ def _number(text: str) -> float:
     return value
 
 
+def _seconds(text: str) -> float:
+    value = _number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
 def _fraction(text: str) -> float:
     value = _number(text)
     if not 0 <= value <= 1:
@@ -133,7 +140,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="at most, in each process (default: 32)",
     )
-    where.add_argument("--timeout_s", type=_number, default=60.0, metavar="S", help="of one request (default: 60)")
+    where.add_argument("--timeout_s", type=_seconds, default=60.0, metavar="S", help="of one request (default: 60)")
     where.add_argument(
         "--max_attempts",
         type=_whole_number(1),
@@ -180,6 +187,9 @@ def parse(argv: Sequence[str]) -> Arguments:
     ):
         if not getattr(given, option):
             raise UsageError(f"--{option} is missing: expected for example {example}")
+    for option in ("checkpoint", "endpoint_host", "model_id"):
+        if getattr(given, option) == "":
+            raise UsageError(f"--{option} is empty: leave it out for its default")
     if given.output_format not in ("tfrecord", "parquet"):
         raise UsageError(f"--output_format is {given.output_format!r}: expected tfrecord or parquet")
     if given.clips_per_request > MAX_CLIPS_PER_REQUEST:
@@ -193,7 +203,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     try:
         target = resolve(given.endpoint, given.endpoint_host)
         run = RunSettings(
-            inputs=tuple(dict.fromkeys(given.input)),
+            inputs=tuple(dict.fromkeys(map(_checked_input, given.input))),
             limit=given.limit,
             clips=clips,
             target=target,
@@ -215,8 +225,24 @@ def parse(argv: Sequence[str]) -> Arguments:
     return Arguments(run, given.plan, tuple(rest))
 
 
+def _checked_input(text: str) -> str:
+    if not text:
+        raise ValueError("--input is empty: expected a file, a folder or a glob")
+    if not text.startswith("gs://") and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
+        raise ValueError(f"--input is {text!r}: expected a local path or gs://bucket/path")
+    _check_utf8("--input", text)
+    return text
+
+
+def _check_utf8(option: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{option} is {text!r}, which is not valid UTF-8: no table can hold it") from None
+
+
 def _checked_prefix(option: str, text: str) -> str:
-    if not text or text.endswith("/"):
+    if not text or text.rsplit("/", 1)[-1] in ("", ".", ".."):
         raise ValueError(f"{option} is {text!r}: expected the beginning of file names, such as out/study, not a folder")
     if re.search(r"[*?\[\]]", text):
         raise ValueError(
@@ -224,4 +250,5 @@ def _checked_prefix(option: str, text: str) -> str:
         )
     if "://" in text and not re.fullmatch(r"gs://[^/]+/.+", text):
         raise ValueError(f"{option} is {text!r}: expected a local path or gs://bucket/path")
+    _check_utf8(option, text)
     return text

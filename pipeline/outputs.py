@@ -82,5 +82,8 @@ def note_run(run: RunSettings, facts: dict[str, Any]) -> None:
 def remove_replaced(existing: list[str], written: list[str]) -> None:
     """Removes those of the earlier run's output files that the finished run did not write again."""
     stale = sorted(set(map(absolute, existing)) - set(map(absolute, written)))
-    if stale:
+    if stale and not is_local(stale[0]):
         FileSystems.delete(stale)
+        return
+    for path in stale:  # Beam would take brackets in a folder's name for a pattern
+        Path(path).unlink(missing_ok=True)

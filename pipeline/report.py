@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _SHOWN_IGNORED = 10
 
@@ -26,13 +27,14 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
         f"{count:,} {reason.replace('_', ' ')}" for reason, count in summary["skipped_by_reason"].items()
     )
     table.add_row("  skipped", f"{summary['skipped']:,}", skipped)
-    table.add_row("requests", f"{summary['requests']:,}", f"{summary['retries']:,} of them retries")
+    throttled = f", {_duration(summary['throttled_s'])} throttled" if summary["throttled_s"] else ""
+    table.add_row("requests", f"{summary['requests']:,}", f"{summary['retries']:,} of them retries{throttled}")
     for stage, codes in summary["failures_by_stage"].items():
         for code, count in codes.items():
             table.add_row(f"failures in {stage}", f"{count:,}", code)
     if summary["gaps_filled"]:
         table.add_row("gaps filled", f"{summary['gaps_filled']:,}", "with silence, where frames are missing")
-    table.add_row("model", "", summary["model_id"])
+    table.add_row("model", "", Text(summary["model_id"]))
     console.print(table)
     if summary["ignored_files"]:
         names = ", ".join(repr(name) for name in summary["ignored"][:_SHOWN_IGNORED])

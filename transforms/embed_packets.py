@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,7 +20,7 @@ from audio.clips import ClipSettings
 from endpoint.client import Client
 from endpoint.settings import EndpointSettings
 from rows.model import Receipt
-from rows.writer import CheckpointWriter
+from rows.writer import CheckpointWriteError, CheckpointWriter
 from transforms.files import write_whole
 from transforms.make_packets import Packet
 from transforms.packet_work import PacketWork, RowSettings
@@ -42,6 +44,15 @@ class _SharedClient:
 
     def __init__(self, settings: EndpointSettings) -> None:
         self.client = Client(settings)
+        self._lock = threading.Lock()
+        self._told_ms = 0
+
+    def take_throttled_ms(self) -> int:
+        """Time for which the endpoint's quota has kept requests waiting, since the last call by any of the client's users."""
+        with self._lock:
+            total_ms = round(1000 * self.client.stats().throttled_s)
+            since_ms, self._told_ms = total_ms - self._told_ms, total_ms
+            return since_ms
 
     def __del__(self) -> None:
         client = getattr(self, "client", None)
@@ -67,13 +78,14 @@ class _Embed(beam.DoFn):
         self._shared = Shared()
 
     def setup(self) -> None:
-        # What is there by now (Beam, above all) stays; looking through it for garbage again and again costs a tenth of the time.
+        # What is there by now (Beam, above all) stays: the collector need not look through it again and again.
         gc.freeze()
         endpoint = self._settings.endpoint
         self._client: _SharedClient | None = self._shared.acquire(lambda: _SharedClient(endpoint), tag=repr(endpoint))
         self._counters = {
             name: Metrics.counter("embed", name) for name in ("recordings", "embedded", "failed", "requests", "retries")
         }
+        self._throttled = Metrics.counter("embed", "throttled_ms")
 
     def start_bundle(self) -> None:
         assert self._client is not None
@@ -88,8 +100,8 @@ class _Embed(beam.DoFn):
         try:
             yield from self._work.work(element)
         except BaseException:
-            self._writer.flush()  # what was answered is paid for
-            self._writer.close()
+            with contextlib.suppress(CheckpointWriteError), contextlib.closing(self._writer):
+                self._writer.flush()  # what was answered is paid for
             raise
         yield pvalue.TaggedOutput(COUNTS, self._count())
 
@@ -111,11 +123,14 @@ class _Embed(beam.DoFn):
         counts = self._work.take_counts()
         for name, counter in self._counters.items():
             counter.inc(counts[name])
-        return {name: counts[name] for name in ("requests", "retries")}
+        assert self._client is not None
+        throttled_ms = self._client.take_throttled_ms()
+        self._throttled.inc(throttled_ms)
+        return {"requests": counts["requests"], "retries": counts["retries"], "throttled_ms": throttled_ms}
 
 
 class EmbedPackets(beam.PTransform):
-    """Packets into receipts (main output), and counts of requests and retries (tagged COUNTS)."""
+    """Packets into receipts (main output), and counts of requests, retries and throttled ms (tagged COUNTS)."""
 
     def __init__(self, settings: EmbedSettings) -> None:
         super().__init__()

@@ -40,7 +40,12 @@ class _ListInputs(beam.DoFn):
 
 def _same_file_once(keyed: tuple[str, Iterable[Recording]]) -> Recording:
     """One recording of those listed under one URI: the latest, if the file changed while it was being listed."""
-    return max(keyed[1])
+    return max(keyed[1], key=lambda recording: (_written(recording), recording))
+
+
+def _written(recording: Recording) -> int:
+    """What grows from version to version: an object's generation, a local file's time of modification."""
+    return int(recording.version.rpartition("-")[2])
 
 
 class ListRecordings(beam.PTransform):

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from rows.identity import clip_id, segment_id
 from rows.model import Census, EmbeddingRow, FailureRow, Receipt
 from rows.writer import CheckpointWriter
 from transforms.make_packets import Packet
+from transforms.progress import PROGRESS
 
 _NO_EMBEDDING = np.empty(0, np.float32)
 
@@ -62,13 +63,28 @@ class PacketWork:
 
     `work` and `drain` are called on one thread; answers are handled on the client's. After an error that ends the
     run, both raise it; what was answered before is stored first.
+
+    Args:
+      rows: what is the same in all rows.
+      clips: which clips there are.
+      client: what is asked for embeddings.
+      writer: where the rows go; closed by the caller.
+      open_file: opens a recording; AudioError says why it cannot.
     """
 
-    def __init__(self, rows: RowSettings, clips: ClipSettings, client: Predictor, writer: CheckpointWriter) -> None:
+    def __init__(
+        self,
+        rows: RowSettings,
+        clips: ClipSettings,
+        client: Predictor,
+        writer: CheckpointWriter,
+        open_file: Callable[[Recording], BinaryIO] = open_recording,
+    ) -> None:
         self._rows = rows
         self._clips = clips
         self._client = client
         self._writer = writer
+        self._open_file = open_file
         self._changed = threading.Condition()
         self._out = 0
         self._error: Exception | None = None
@@ -105,7 +121,7 @@ class PacketWork:
         counts: Counter[str] = Counter()
         stream: ClipStream | None = None
         try:
-            with open_recording(recording) as file:
+            with self._open_file(recording) as file:
                 stream = open_clips(file, self._clips)
                 for item in stream:
                     counts["clips"] += 1
@@ -244,6 +260,7 @@ class PacketWork:
         self._writer.add(state.packet_id, segment_id(recording), row)
 
     def _count(self, name: str, by: int) -> None:
+        PROGRESS.add(name, by)
         with self._changed:
             self._counts[name] += by
 

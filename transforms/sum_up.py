@@ -75,6 +75,7 @@ def summarise(counts: Counts, ignored: list[str], facts: Mapping[str, Any]) -> d
         "gaps_filled": counts.get("gaps", 0),
         "requests": counts.get("requests", 0),
         "retries": counts.get("retries", 0),
+        "throttled_s": counts.get("throttled_ms", 0) / 1000,
         "ignored_files": len(ignored),
         "ignored": sorted(ignored)[:MAX_IGNORED_NAMES],
         **facts,
