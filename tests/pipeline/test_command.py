@@ -1,0 +1,105 @@
+"""The command from within: what it prints, what it leaves, and its exit status. `tests/e2e` runs it from outside."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import command
+from pipeline.command import DONE, FAILED, INTERRUPTED, main
+from pipeline.launch import RunFailed
+from tests.pipeline.commands import whole
+from tests.transforms.samples import write_wav
+from transforms.sum_up import summarise
+
+
+def test_a_run_ends_with_its_summary_on_the_terminal_and_in_its_file(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_wav(tmp_path / "in" / "b.wav", 5.0)
+    (tmp_path / "in" / "notes.txt").write_text("no recording")
+    assert main(whole(tmp_path, input=str(tmp_path / "in"), model_id="[/b] mine")) == DONE
+    out, err = capfd.readouterr()
+    assert "Traceback" not in err
+    assert "[/b] mine" in out
+    assert "notes.txt" in out
+    summary = json.loads((tmp_path / "out" / "r-summary.json").read_text())
+    assert (summary["recordings"], summary["clips"], summary["embedded"], summary["requests"]) == (1, 3, 3, 1)
+    assert summary["files"] == sorted(str(path) for path in (tmp_path / "out").glob("r-*-of-*"))
+    assert all(file in out for file in summary["files"])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *(Path(file).name for file in summary["files"]),
+        "r-summary.json",
+        "r-checkpoint",
+    }
+
+
+def plan(tmp_path: Path, capsys: pytest.CaptureFixture[str], *more: str, **changes: str) -> dict[str, Any]:
+    assert main([*whole(tmp_path, **changes), "--plan", *more]) == DONE
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_plan_counts_what_a_run_would_take_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b", "c"):
+        write_wav(tmp_path / "in" / f"{name}.wav", 1.0)
+    (tmp_path / "in" / "lost.wav").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "in" / "notes.txt").write_text("no recording")
+    told = plan(tmp_path, capsys, "--limit=2", f"--input={tmp_path}/in/a.wav")
+    assert (told["recordings"], told["size_bytes"]) == (2, 2 * (44 + 32000))
+    assert (told["first"], told["last"]) == (f"{tmp_path}/in/a.wav", f"{tmp_path}/in/b.wav")
+    assert told["not_readable"] == {f"{tmp_path}/in/lost.wav": "missing_file"}
+    assert told["ignored_files"] == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_says_where_audio_goes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "stand-in, not HeAR" in plan(tmp_path, capsys)["audio_goes_to"]
+    told = plan(tmp_path, capsys, endpoint="research")
+    assert told["audio_goes_to"] == (
+        "projects/4016704501/locations/us-west1/endpoints/200 at us-west1-aiplatform.googleapis.com"
+    )
+    assert told["model_id"] == "hear"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (RunFailed("the endpoint is gone"), FAILED, "the endpoint is gone"),
+        (KeyboardInterrupt(), INTERRUPTED, "interrupted: rows that were answered are in the checkpoint"),
+    ],
+)
+def test_a_run_that_ends_early_is_one_line_and_a_status(
+    error: BaseException,
+    status: int,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def launch(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(command, "launch", launch)
+    arguments = whole(tmp_path, endpoint="projects/p/locations/l/endpoints/1", endpoint_host="127.0.0.1:9")
+    assert main(arguments) == status
+    assert capsys.readouterr().err == f"python -m pipeline: error: {said}\n"
+    (noted,) = (tmp_path / "out" / "r-checkpoint").glob("*/run.json")
+    assert json.loads(noted.read_text())["endpoint"] == "projects/p/locations/l/endpoints/1"
+
+
+def test_a_run_with_too_many_failures_is_finished_and_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def launch(run: Any, *_: object) -> None:
+        counts = {"recordings": 2, "recordings/embedded": 1, "recordings/failed": 1, "clips": 1, "embedded": 1}
+        summary = summarise(counts, [], {"model_id": "m", "files": []})
+        Path(run.summary_path).write_text(json.dumps(summary))
+
+    monkeypatch.setattr(command, "launch", launch)
+    arguments = whole(tmp_path, endpoint="projects/p/locations/l/endpoints/1", endpoint_host="127.0.0.1:9")
+    assert main([*arguments, "--overwrite", "--max_failure_fraction=0.5"]) == DONE
+    assert main([*arguments, "--overwrite", "--max_failure_fraction=0.4"]) == FAILED
+    assert "1 of 2 recordings have failures" in capsys.readouterr().err

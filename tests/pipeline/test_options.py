@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import pytest
+
+from audio.clips import ClipSettings
+from emulator.standin import MODEL_ID
+from pipeline.options import parse
+from tests.pipeline.commands import settings, whole
+
+
+def test_the_defaults_are_the_documented_ones(tmp_path: Path) -> None:
+    arguments = parse(whole(tmp_path, output="out/r"))
+    run = arguments.run
+    assert (arguments.plan, arguments.beam_flags) == (False, ())
+    assert run.clips == ClipSettings("mean", 2.0, "pad", 0.5, None)
+    assert (run.limit, run.timeout_s, run.max_attempts, run.requests_in_flight, run.clips_per_request) == (
+        None,
+        60,
+        8,
+        32,
+        4,
+    )
+    assert (run.output, run.output_format, run.checkpoint) == ("out/r", "tfrecord", "out/r-checkpoint")
+    assert (run.overwrite, run.max_failure_fraction, run.model_id) == (False, 1.0, MODEL_ID)
+
+
+def test_every_option_arrives_where_it_belongs(tmp_path: Path) -> None:
+    run = settings(
+        tmp_path,
+        channel="each",
+        hop_s="0.5",
+        tail="shift",
+        min_audio_s="0",
+        min_rms_dbfs="-60",
+        limit="3",
+        endpoint="projects/p/locations/l/endpoints/1",
+        endpoint_host="host.example:444",
+        model_id="mine",
+        clips_per_request="1",
+        requests_in_flight="2",
+        timeout_s="7.5",
+        max_attempts="9",
+        output_format="parquet",
+        checkpoint="gs://bucket/check",
+        max_failure_fraction="0.25",
+    )
+    assert run.clips == ClipSettings("each", 0.5, "shift", 0.0, -60.0)
+    endpoint = run.endpoint_settings(run.target.name, run.target.host)
+    assert (endpoint.name, endpoint.host) == ("projects/p/locations/l/endpoints/1", "host.example:444")
+    assert (endpoint.clips_per_request, endpoint.max_in_flight) == (1, 2)
+    assert (endpoint.timeout_s, endpoint.max_attempts) == (7.5, 9)
+    assert (run.limit, run.model_id, run.output_format) == (3, "mine", "parquet")
+    assert (run.checkpoint, run.max_failure_fraction) == ("gs://bucket/check", 0.25)
+
+
+def test_inputs_are_kept_once_in_their_order_whichever_way_they_are_given() -> None:
+    given = ["--input", "b", "a", "--endpoint", "local", "--input=-dash", "--output", "o", "--input", "a"]
+    assert parse(given).run.inputs == ("b", "a", "-dash")
+
+
+def test_flags_that_are_not_ours_are_left_to_beam(tmp_path: Path) -> None:
+    flags = ["--runner", "DirectRunner", "--experiments=x"]
+    arguments = parse([*whole(tmp_path), *flags, "--plan", "--overwrite"])
+    assert arguments.beam_flags == tuple(flags)
+    assert arguments.plan
+    assert arguments.run.overwrite
+
+
+@pytest.mark.parametrize("name", ["with space", "кашель 🤧", "#1?%20", "--dashes", "two\nlines"])
+def test_inputs_may_have_any_name(name: str, tmp_path: Path) -> None:
+    assert settings(tmp_path, input=name).inputs == (name,)
+
+
+@pytest.mark.parametrize(("given", "kept"), [("ck/", "ck"), ("ck", "ck"), ("gs://bucket/ck/", "gs://bucket/ck")])
+def test_a_checkpoint_is_a_folder_with_or_without_a_slash(given: str, kept: str, tmp_path: Path) -> None:
+    assert settings(tmp_path, checkpoint=given).checkpoint == kept

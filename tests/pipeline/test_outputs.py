@@ -1,0 +1,125 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.options import UsageError
+from pipeline.outputs import check_outputs, earlier_runs, existing_outputs, note_run, remove_replaced
+from tests.pipeline.commands import settings
+
+OURS = (
+    "r-00000-of-00002.tfrecord",
+    "r-00001-of-00002.tfrecord",
+    "r-00000-of-00001.parquet",
+    "r-recordings-00000-of-00001.parquet",
+    "r-failures-00000-of-00001.jsonl",
+    "r-summary.json",
+)
+OTHERS = (
+    "r",
+    "r-notes.txt",
+    "r-0-of-1.tfrecord",
+    "r-b-00000-of-00001.tfrecord",
+    "r-00000-of-00001.tfrecord.bak",
+    "rr-00000-of-00001.tfrecord",
+    "q-00000-of-00001.tfrecord",
+    "r-b-summary.json",
+    "r-recordings-summary.json",
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "out"
+    path.mkdir()
+    for name in (*OURS, *OTHERS):
+        (path / name).write_text(name)
+    return path
+
+
+def test_output_of_this_prefix_is_found_and_no_other(folder: Path) -> None:
+    assert existing_outputs(str(folder / "r")) == sorted(str(folder / name) for name in OURS)
+
+
+def test_a_relative_prefix_finds_relative_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert existing_outputs("r") == sorted(OURS)
+    monkeypatch.chdir(folder.parent)
+    assert existing_outputs("out/r") == sorted(f"out/{name}" for name in OURS)
+
+
+def test_where_there_is_no_folder_there_is_no_output(tmp_path: Path) -> None:
+    assert existing_outputs(str(tmp_path / "nowhere" / "r")) == []
+
+
+def test_output_that_is_there_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"exists .* and 5 more\): choose another, or give --overwrite"):
+        check_outputs(settings(tmp_path))
+
+
+def test_output_that_is_there_may_be_overwritten_when_the_user_says_so(folder: Path, tmp_path: Path) -> None:
+    arguments = settings(tmp_path)
+    run = type(arguments)(**{**vars(arguments), "overwrite": True})
+    assert check_outputs(run) == sorted(str(folder / name) for name in OURS)
+
+
+def test_a_checkpoints_own_earlier_output_is_replaced(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note_run(settings(tmp_path), {"run_id": "x"})
+    assert len(check_outputs(settings(tmp_path))) == len(OURS)
+    monkeypatch.chdir(tmp_path)
+    assert len(check_outputs(settings(tmp_path, output="out/r", checkpoint=f"{folder}/r-checkpoint"))) == len(OURS)
+
+
+def test_output_of_another_prefix_or_checkpoint_is_not_its_own(folder: Path, tmp_path: Path) -> None:
+    note_run(settings(tmp_path, output=str(folder / "other"), checkpoint=str(folder / "ck")), {})
+    with pytest.raises(UsageError, match="--overwrite"):
+        check_outputs(settings(tmp_path, checkpoint=str(folder / "ck")))
+    note_run(settings(tmp_path, checkpoint=str(folder / "ck2")), {})
+    with pytest.raises(UsageError, match="--overwrite"):
+        check_outputs(settings(tmp_path))
+
+
+def test_folders_are_made(tmp_path: Path) -> None:
+    run = settings(tmp_path, output=str(tmp_path / "new" / "er" / "r"))
+    assert check_outputs(run) == []
+    assert (tmp_path / "new" / "er" / "r-checkpoint").is_dir()
+
+
+def test_a_run_writes_down_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = settings(tmp_path, output="out/кашель")
+    note_run(run, {"run_id": run.run_id, "inputs": ["/in/кашель"]})
+    assert json.loads((tmp_path / f"out/кашель-checkpoint/{run.run_id}/run.json").read_text()) == {
+        "output": str(tmp_path / "out/кашель"),
+        "run_id": run.run_id,
+        "inputs": ["/in/кашель"],
+    }
+    assert [earlier["run_id"] for earlier in earlier_runs(run.checkpoint)] == [run.run_id]
+
+
+def test_files_that_the_finished_run_did_not_write_again_are_removed(folder: Path) -> None:
+    existing = existing_outputs(str(folder / "r"))
+    written = [
+        str(folder / "r-summary.json"),
+        str(folder / "r-00000-of-00001.parquet"),
+        str(folder / "r-00000-of-00009.new"),
+    ]
+    remove_replaced(existing, written)
+    assert {path.name for path in folder.iterdir()} == {"r-summary.json", "r-00000-of-00001.parquet", *OTHERS}
+
+
+def test_files_are_the_same_by_a_relative_and_an_absolute_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    remove_replaced(existing_outputs("r"), [str(folder / name) for name in OURS])
+    assert len(existing_outputs("r")) == len(OURS)
+
+
+def test_a_folder_may_have_brackets_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "study [2024]*"
+    folder.mkdir()
+    (folder / "r-00001-of-00002.tfrecord").write_text("of an earlier run")
+    monkeypatch.chdir(folder)
+    remove_replaced(existing_outputs("r"), ["r-00000-of-00001.tfrecord"])
+    assert list(folder.iterdir()) == []

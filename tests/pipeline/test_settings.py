@@ -1,0 +1,83 @@
+import hashlib
+import json
+import pickle
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from audio.clips import ClipSettings
+from endpoint.settings import EndpointSettings
+from pipeline.endpoints import resolve
+from tests.pipeline.commands import settings
+from transforms.packet_work import RowSettings
+
+
+def test_the_fingerprint_is_the_hash_of_what_it_covers(tmp_path: Path) -> None:
+    run = settings(tmp_path)
+    text = json.dumps(run.fingerprint_settings, sort_keys=True, separators=(",", ":"))
+    assert run.fingerprint == hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert run.fingerprint_settings == {
+        "audio_rules": 1,
+        "sample_rate_hz": 16000,
+        "clip_samples": 32000,
+        "resampler": "soxr HQ",
+        "model_id": run.model_id,
+    }
+
+
+def test_the_fingerprint_changes_with_the_model(tmp_path: Path) -> None:
+    run = settings(tmp_path)
+    assert replace(run, model_id="another").fingerprint != run.fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inputs": ("/elsewhere",)},
+        {"limit": 5},
+        {"clips": ClipSettings("each", 1.0, "drop", 0.0, -40.0)},
+        {"target": resolve("research", None)},
+        {"timeout_s": 1.0},
+        {"max_attempts": 1},
+        {"requests_in_flight": 1},
+        {"clips_per_request": 1},
+        {"output": "elsewhere"},
+        {"output_format": "parquet"},
+        {"checkpoint": "elsewhere"},
+        {"overwrite": True},
+        {"max_failure_fraction": 0.5},
+        {"run_id": "another"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_the_fingerprint_does_not_change_with_anything_else(change: dict[str, object], tmp_path: Path) -> None:
+    run = settings(tmp_path)
+    assert replace(run, **change).fingerprint == run.fingerprint
+
+
+def test_which_clips_there_are_is_written_down_beside_it(tmp_path: Path) -> None:
+    run = settings(tmp_path, channel="0", hop_s="1", tail="drop", min_audio_s="1", min_rms_dbfs="-50")
+    assert run.clip_choice == {"channel": "0", "hop_s": 1.0, "tail": "drop", "min_audio_s": 1.0, "min_rms_dbfs": -50.0}
+
+
+def test_each_run_has_a_folder_of_its_own_that_sorts_by_time(tmp_path: Path) -> None:
+    runs = [settings(tmp_path, checkpoint="ck") for _ in range(2)]
+    assert runs[0].run_folder != runs[1].run_folder
+    for run in runs:
+        assert re.fullmatch(r"ck/\d{8}T\d{6}Z-[0-9a-f]{6}", run.run_folder)
+
+
+def test_the_summary_is_beside_the_output(tmp_path: Path) -> None:
+    assert settings(tmp_path, output="out/r").summary_path == "out/r-summary.json"
+
+
+def test_the_stage_that_embeds_is_told_all_it_needs(tmp_path: Path) -> None:
+    run = settings(tmp_path, clips_per_request="3", requests_in_flight="5")
+    endpoint = run.endpoint_settings("projects/p/locations/l/endpoints/1", "127.0.0.1:8080")
+    embed = run.embed_settings(endpoint)
+    assert embed.endpoint == EndpointSettings("projects/p/locations/l/endpoints/1", "127.0.0.1:8080", 60, 8, 5, 3)
+    assert embed.rows == RowSettings(run.fingerprint, run.model_id, "projects/p/locations/l/endpoints/1", 3)
+    assert (embed.clips, embed.run_folder) == (run.clips, run.run_folder)
+    assert pickle.loads(pickle.dumps(embed)) == embed

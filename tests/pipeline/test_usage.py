@@ -1,0 +1,190 @@
+"""Wrong usage is one line that names the option, what it was and what is expected, and exit status 2, before anything runs."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline.command import WRONG_USAGE, main
+from tests.pipeline.commands import whole
+
+
+def refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
+    """The one line with which the command refuses its arguments."""
+    status = main(arguments)
+    out, err = capsys.readouterr()
+    assert status == WRONG_USAGE
+    assert out == ""
+    assert err.startswith("python -m pipeline: error: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    return err.removeprefix("python -m pipeline: error: ").rstrip("\n")
+
+
+REMOTE = "projects/p/locations/us-central1/endpoints/7"
+
+WRONG_VALUES = [
+    ("limit", "0", ["--limit", "'0'", "whole number of at least 1"]),
+    ("limit", "-1", ["--limit", "'-1'", "whole number of at least 1"]),
+    ("limit", "1.5", ["--limit", "'1.5'", "whole number of at least 1"]),
+    ("limit", "two\nlines", ["--limit", r"'two\nlines'", "whole number"]),
+    ("channel", "left", ["--channel", "'left'", "mean, each, or a channel's number"]),
+    ("channel", "-1", ["--channel", "'-1'", "mean, each, or a channel's number"]),
+    ("hop_s", "0", ["--hop_s", "0.0", "positive"]),
+    ("hop_s", "-2", ["--hop_s", "-2.0", "positive"]),
+    ("hop_s", "0.00001", ["--hop_s", "1e-05", "whole number of samples"]),
+    ("hop_s", "nan", ["--hop_s", "'nan'", "not a number"]),
+    ("hop_s", "2s", ["--hop_s", "'2s'", "not a number"]),
+    ("tail", "wrap", ["--tail", "'wrap'", "pad, shift, drop"]),
+    ("min_audio_s", "-0.1", ["--min_audio_s", "-0.1", "0 to 2"]),
+    ("min_audio_s", "2.1", ["--min_audio_s", "2.1", "0 to 2"]),
+    ("min_rms_dbfs", "3", ["--min_rms_dbfs", "3.0", "0 or below"]),
+    ("min_rms_dbfs", "-inf", ["--min_rms_dbfs", "'-inf'", "not a number"]),
+    ("endpoint", "vertex", ["--endpoint", "'vertex'", "local, research or projects/"]),
+    ("endpoint", "projects/p/locations/l", ["--endpoint", "'projects/p/locations/l'", "endpoints/ENDPOINT"]),
+    ("endpoint", REMOTE + "/", ["--endpoint", REMOTE + "/", "endpoints/ENDPOINT"]),
+    ("endpoint", f" {REMOTE}", ["--endpoint", "' projects/", "endpoints/ENDPOINT"]),
+    ("clips_per_request", "0", ["--clips_per_request", "'0'", "at least 1"]),
+    ("clips_per_request", "5", ["--clips_per_request", "5", "at most 4"]),
+    ("requests_in_flight", "0", ["--requests_in_flight", "'0'", "at least 1"]),
+    ("max_attempts", "none", ["--max_attempts", "'none'", "at least 1"]),
+    ("timeout_s", "0", ["--timeout_s", "'0'", "above 0"]),
+    ("timeout_s", "-5", ["--timeout_s", "'-5'", "above 0"]),
+    ("timeout_s", "inf", ["--timeout_s", "'inf'", "not a number"]),
+    ("model_id", "", ["--model_id", "empty", "leave it out"]),
+    ("output_format", "csv", ["--output_format", "'csv'", "tfrecord or parquet"]),
+    ("output", "out/", ["--output", "'out/'", "beginning of file names"]),
+    ("output", "out/[x]", ["--output", "'out/[x]'", "without * ? [ ]"]),
+    ("output", "gs://bucket", ["--output", "'gs://bucket'", "gs://bucket/path"]),
+    ("output", "s3://bucket/r", ["--output", "'s3://bucket/r'", "gs://bucket/path"]),
+    ("output", "caf\udce9", ["--output", r"'caf\udce9'", "UTF-8"]),
+    ("checkpoint", "", ["--checkpoint", "empty", "leave it out"]),
+    ("checkpoint", "ck*", ["--checkpoint", "'ck*'", "without * ? [ ]"]),
+    ("max_failure_fraction", "1.01", ["--max_failure_fraction", "'1.01'", "from 0 to 1"]),
+    ("max_failure_fraction", "5%", ["--max_failure_fraction", "'5%'", "not a number"]),
+    ("input", "", ["--input", "empty", "a file, a folder or a glob"]),
+    ("input", "s3://bucket/a.wav", ["--input", "'s3://bucket/a.wav'", "gs://bucket/path"]),
+    ("input", "caf\udce9.wav", ["--input", r"'caf\udce9.wav'", "UTF-8"]),
+    ("input", "/no/such/place/*.wav", ["--input", "'/no/such/place/*.wav'", "matches no recording"]),
+    ("input", "/no/such/file.wav", ["--input", "'/no/such/file.wav'", "matches no recording"]),
+    # Beam's options are as strict.
+    ("runner", "Dataflow", ["--runner", "'Dataflow'", "DataflowRunner"]),
+    ("direct_num_workers", "-1", ["--direct_num_workers", "-1", "0"]),
+    ("direct_num_workers", "two", ["--direct_num_workers", "'two'", "int"]),
+    ("direct_running_mode", "threads", ["--direct_running_mode", "'threads'", "multi_processing"]),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "said"), WRONG_VALUES, ids=[f"{o}={v!r}" for o, v, _ in WRONG_VALUES])
+def test_a_wrong_value(
+    option: str, value: str, said: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(capsys, whole(tmp_path, **{option: value}))
+    for part in said:
+        assert part in message
+
+
+@pytest.mark.parametrize("option", ["input", "endpoint", "output"])
+def test_what_is_required_and_missing_is_named_with_an_example(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(capsys, whole(tmp_path, **{option: None}))
+    assert message.startswith(f"--{option} is missing: expected for example --{option} ")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--inptu=x"], ["--inptu"]),
+        (["--overwr"], ["--overwr"]),  # no abbreviations
+        (["--runner", "DirectRunner", "--experiment_s", "x"], ["--experiment_s"]),
+        (["-x"], ["-x"]),
+        (["--overwrite=yes"], ["--overwrite", "'yes'"]),
+        (["--plan", "stray.wav"], ["'stray.wav'", "belongs to no option"]),
+        (["--limit"], ["--limit", "expected one argument"]),
+        (["--input"], ["--input", "at least one argument"]),
+        (["--runner"], ["--runner", "expected one argument"]),
+        (["--streaming"], ["--streaming", "batch"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_what_is_unknown_misplaced_or_incomplete(
+    more: list[str], said: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(capsys, [*whole(tmp_path), *more])
+    for part in said:
+        assert part in message
+
+
+@pytest.mark.parametrize("runner", ["DataflowRunner", "FlinkRunner", "SparkRunner", "PortableRunner"])
+def test_the_local_endpoint_and_a_remote_runner_contradict_each_other(
+    runner: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(capsys, [*whole(tmp_path), "--runner", runner])
+    assert "--endpoint local" in message
+    assert f"--runner {runner}" in message
+
+
+def test_the_local_endpoint_and_a_host_contradict_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(capsys, whole(tmp_path, endpoint_host="127.0.0.1:8080"))
+    assert "--endpoint_host" in message
+    assert "'127.0.0.1:8080'" in message
+    assert "--endpoint local" in message
+
+
+@pytest.mark.parametrize("host", ["", "https://us-west1-aiplatform.googleapis.com", "127.0.0.1", "a b", "host:99999"])
+def test_a_host_that_is_none(host: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, whole(tmp_path, endpoint="research", endpoint_host=host))
+    assert "--endpoint_host" in message
+    assert host in message
+
+
+def test_a_folder_without_a_recording_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "readme.txt").write_text("no recording")
+    message = refused(capsys, whole(tmp_path, input=str(tmp_path / "notes")))
+    assert repr(str(tmp_path / "notes")) in message
+    assert "matches no recording" in message
+
+
+def test_each_of_several_inputs_must_match(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "'/no/such/*'" in refused(capsys, [*whole(tmp_path), "--input", "/no/such/*"])
+
+
+@pytest.mark.parametrize("option", ["output", "checkpoint"])
+def test_a_place_that_cannot_be_written(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    place = str(tmp_path / "file" / "deeper" / "r")
+    message = refused(capsys, whole(tmp_path, **{option: place}))
+    assert f"--{option}" in message
+    assert place in message
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    message = refused(capsys, whole(tmp_path, output=str(tmp_path / "locked" / "r")))
+    assert "may not be written" in message
+
+
+def test_output_that_is_there_is_refused_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = whole(tmp_path)
+    there = tmp_path / "out" / "r-00000-of-00002.tfrecord"
+    there.parent.mkdir()
+    there.write_text("precious")
+    (tmp_path / "out" / "r-summary.json").write_text("{}")
+    message = refused(capsys, arguments)
+    for part in ("--output", str(there), "and 1 more", "--overwrite"):
+        assert part in message
+    assert there.read_text() == "precious"
+
+
+def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    for option in {option for option, _, _ in WRONG_VALUES} - {"runner", "direct_num_workers", "direct_running_mode"}:
+        assert f"--{option}" in text

@@ -1,0 +1,80 @@
+"""Endpoints that are none: they answer when the test says so, from another thread as the real client does."""
+
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from endpoint.errors import RunEnded
+from endpoint.results import ClipResult, Embedded, Outcome, Refused
+
+MODEL = "deployed-7"
+
+
+def embedding_of(samples: np.ndarray) -> np.ndarray:
+    """What these endpoints answer: a clip's first 512 samples."""
+    return samples[:512].copy()
+
+
+def embed(samples: np.ndarray) -> ClipResult:
+    """The answer to a clip that is not refused."""
+    return Embedded(embedding_of(samples), MODEL)
+
+
+def refuse(samples: np.ndarray) -> ClipResult:
+    """The answer to a clip that is refused."""
+    return Refused("rejected", "the endpoint rejected this clip as invalid", retryable=False, attempts=3)
+
+
+@dataclass
+class Request:
+    """A batch that waits for its answer. The samples themselves are not kept."""
+
+    results: tuple[ClipResult, ...]
+    on_done: Callable[[Outcome], None]
+    samples: list["weakref.ref[np.ndarray]"]
+
+    def answer(self, *, requests: int = 1, retries: int = 0, results: tuple[ClipResult, ...] | None = None) -> None:
+        """Gives the outcome, from another thread."""
+        self._call(Outcome(self.results if results is None else results, requests, retries))
+
+    def end(self, error: RunEnded) -> None:
+        """Gives the outcome of a run that has ended, from another thread."""
+        self._call(Outcome((), 1, 0, error))
+
+    def _call(self, outcome: Outcome) -> None:
+        thread = threading.Thread(target=self.on_done, args=(outcome,))
+        thread.start()
+        thread.join()
+
+
+class FakeEndpoint:
+    """Takes batches and keeps them as `requests` until the test answers them.
+
+    Args:
+      judge: the result for a clip's samples.
+      ends_after: `submit` raises RunEnded after so many batches.
+    """
+
+    def __init__(self, judge: Callable[[np.ndarray], ClipResult] = embed, ends_after: int | None = None) -> None:
+        self.requests: list[Request] = []
+        self._judge = judge
+        self._ends_after = ends_after
+
+    def submit(self, samples: Sequence[np.ndarray], on_done: Callable[[Outcome], None]) -> None:
+        if len(self.requests) == self._ends_after:
+            raise RunEnded("the endpoint is not there: check --endpoint")
+        assert samples
+        for clip in samples:
+            assert (clip.shape, clip.dtype) == ((32000,), np.float32)
+        self.requests.append(Request(tuple(map(self._judge, samples)), on_done, list(map(weakref.ref, samples))))
+
+
+class PromptEndpoint(FakeEndpoint):
+    """Answers each batch before `submit` returns."""
+
+    def submit(self, samples: Sequence[np.ndarray], on_done: Callable[[Outcome], None]) -> None:
+        super().submit(samples, on_done)
+        self.requests[-1].answer()
