@@ -42,6 +42,10 @@ class ListingError(Exception):
     """A place that cannot be listed at all; the message says which, and what to do."""
 
 
+class PatternError(ListingError):
+    """A glob that cannot be one."""
+
+
 Listed = Recording | Ignored | Unlisted
 
 
@@ -50,14 +54,14 @@ def list_input(text: str) -> Iterator[Listed]:
 
     What exists under exactly this name is taken literally, whatever characters the name has; otherwise `*` and
     `?` match within a folder's names, `[...]` one character of a set, `**` across folders. Yields nothing where
-    nothing matches. Raises ListingError for a bucket or folder that cannot be listed.
+    nothing matches. Raises ListingError for a bucket or folder that cannot be listed, PatternError for a wrong glob.
     """
     if text.startswith(_GS):
         yield from _list_bucket(text)
     elif re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
         raise ListingError(f"cannot list {text!r}: expected a local path or gs://bucket/path")
     else:
-        yield from _list_disk(os.path.abspath(text))  # noqa: PTH100  (pathlib resolves links, which would rename recordings)
+        yield from _list_disk(_absolute(text))
 
 
 def glob_to_regex(pattern: str) -> re.Pattern[str]:
@@ -93,27 +97,71 @@ def has_audio_extension(name: str) -> bool:
 def _list_disk(path: str) -> Iterator[Listed]:
     if os.path.isdir(path):  # noqa: PTH112
         for file in _walk(path):
-            yield _on_disk(file) if has_audio_extension(file) else Ignored(_printable(file))
+            if isinstance(file, Unlisted):
+                yield file
+            else:
+                yield _on_disk(file) if has_audio_extension(file) else Ignored(_printable(file))
     elif os.path.lexists(path):
         yield _on_disk(path)
-    elif special := _GLOB_CHARACTERS.search(path):
-        regex = _compile(path)
-        for file in _walk(path[: path.rindex("/", 0, special.start()) + 1]):
-            if regex.fullmatch(file):
-                yield _on_disk(file)
+    elif _GLOB_CHARACTERS.search(path):
+        folder, *parts = path.split("/")
+        for file in _expand(folder + "/", parts):
+            yield file if isinstance(file, Unlisted) else _on_disk(file)
+
+
+def _expand(folder: str, parts: list[str]) -> Iterator[str | Unlisted]:
+    """All files below `folder` whose names match the pattern of `parts`, one a folder; `**` and what follows it match across."""
+    part, *rest = parts
+    if "**" in part:
+        regex = _compile(glob_escape(folder) + "/".join(parts))
+        yield from (file for file in _walk(folder) if isinstance(file, Unlisted) or regex.fullmatch(file))
+    elif rest and (not _GLOB_CHARACTERS.search(part) or os.path.isdir(folder + part)):  # noqa: PTH112
+        yield from _expand(f"{folder}{part}/", rest)
+    else:
+        regex = _compile(part)
+        files, folders = _entries(folder)
+        if not rest:
+            yield from (file for file in files if regex.fullmatch(file.rpartition("/")[2]))
+        for name in folders if rest else ():
+            if regex.fullmatch(name.rpartition("/")[2]):
+                yield from _expand(f"{name}/", rest)
+
+
+def glob_escape(text: str) -> str:
+    """A pattern that matches just `text`."""
+    return re.sub(r"([*?\[])", r"[\1]", text)
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
     try:
         return glob_to_regex(pattern)
     except re.error:
-        raise ListingError(
+        raise PatternError(
             f"not a pattern: {pattern!r}; a range in [...] must go from a lower to a higher character"
         ) from None
 
 
-def _walk(root: str) -> Iterator[str]:
-    """All files below `root`, links to folders followed, each folder visited once."""
+def _entries(folder: str) -> tuple[list[str], list[str]]:
+    """Paths of the files and of the folders in `folder`, each sorted; none if it is gone, or not a folder."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted((entry.path, _is_folder(entry)) for entry in entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
+    except OSError as error:
+        raise ListingError(f"cannot list the folder {folder!r}: {error.strerror}") from None
+    return [path for path, is_folder in found if not is_folder], [path for path, is_folder in found if is_folder]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle, or to where one may not look
+        return False
+
+
+def _walk(root: str) -> Iterator[str | Unlisted]:
+    """All files below `root`, links to folders followed, each folder visited once; folders that cannot be listed."""
     seen: set[tuple[int, int]] = set()
     pending = [root]
     while pending:
@@ -123,15 +171,33 @@ def _walk(root: str) -> Iterator[str]:
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
+            files, folders = _entries(folder)
         except FileNotFoundError:
             continue
-        except OSError as error:
-            raise ListingError(f"cannot list the folder {folder!r}: {error.strerror}") from None
-        folders = [entry.path for entry in found if entry.is_dir()]
+        except (OSError, ListingError) as error:
+            if folder == root:
+                raise ListingError(str(error)) from None
+            yield Unlisted(
+                _printable(folder),
+                "unreadable_folder",
+                "the folder cannot be listed: make it readable, or leave it out",
+            )
+            continue
         pending.extend(reversed(folders))
-        yield from (entry.path for entry in found if not entry.is_dir())
+        yield from files
+
+
+def _absolute(path: str) -> str:
+    """The path from the root, without `.` and doubled slashes; `..` goes where the system goes, through links too."""
+    parts: list[str] = []
+    for part in os.path.join(os.getcwd(), path).split("/"):  # noqa: PTH109, PTH118
+        if part == "..":
+            if os.path.islink("/" + "/".join(parts)):  # noqa: PTH114
+                parts = os.path.realpath("/" + "/".join(parts)).split("/")[1:]
+            parts = parts[:-1]
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/" + "/".join(parts)
 
 
 def _on_disk(path: str) -> Recording | Unlisted:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 REJECTIONS_IN_A_ROW = 20
 """So many rejections without an answer between them end the run."""
+GIVE_UPS_IN_A_ROW = 20
+"""At least so many requests in a row must have failed in all of their attempts until that ends the run."""
 _REJECTIONS_BEFORE_CARE = 4
 
 
@@ -18,13 +20,18 @@ class Canary:
     Parts of a split batch go before other batches, so that one good clip in it is soon found, and its answer ends the
     series.
 
+    An endpoint that has stopped answering ends the run too: after `give_ups` requests in a row that failed in all of
+    their attempts, without an answer to any between.
+
     Requests are any objects, told apart by identity. Not thread-safe.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, give_ups: int = GIVE_UPS_IN_A_ROW) -> None:
+        self._max_give_ups = give_ups
         self.has_answered = False
         """Whether the endpoint has ever answered a request properly."""
         self._rejections = 0
+        self._give_ups = 0
         self._alone: object | None = None
 
     @property
@@ -45,6 +52,7 @@ class Canary:
         """Notes a proper answer."""
         self.has_answered = True
         self._rejections = 0
+        self._give_ups = 0
         self._settle(request)
 
     def rejected(self, request: object) -> bool:
@@ -57,7 +65,8 @@ class Canary:
     def gave_up(self, request: object) -> bool:
         """Notes that a request is not sent again although it was never answered; True if that must end the run."""
         self._settle(request)
-        return not self.has_answered
+        self._give_ups += 1
+        return not self.has_answered or self._give_ups >= self._max_give_ups
 
     def _settle(self, request: object) -> None:
         if self._alone is request:

@@ -12,7 +12,7 @@ import grpc
 
 from endpoint import verdicts
 from endpoint.batch import Batch
-from endpoint.canary import Canary
+from endpoint.canary import GIVE_UPS_IN_A_ROW, Canary
 from endpoint.errors import BadAnswer, RunEnded
 from endpoint.retry import Backoff, is_retryable
 from endpoint.settings import EndpointSettings
@@ -75,7 +75,8 @@ class Dispatcher:
         self._backoff = backoff
         self._clock = clock
         self._rng = rng
-        self._canary = Canary()
+        # Two windows full: an outage that ends before that costs its own requests only.
+        self._canary = Canary(give_ups=max(GIVE_UPS_IN_A_ROW, 2 * settings.max_in_flight))
         self._ended: RunEnded | None = None
         self._unfinished: dict[Batch, None] = {}  # a set that keeps the order of arrival
         self._ready: deque[Batch] = deque()
@@ -188,7 +189,8 @@ class Dispatcher:
                 now = self._clock()
                 self.counters.throttled(now, now + delay_s)
         elif self._canary.gave_up(batch):
-            self.end(verdicts.ended_unanswered(self._settings, code, part.failures))
+            unanswered = verdicts.ended_silent if self._canary.has_answered else verdicts.ended_unanswered
+            self.end(unanswered(self._settings, code, part.failures))
         else:
             batch.refuse(*verdicts.refused_by_status(code, part.failures), retryable=True)
             self._continue(batch)

@@ -73,6 +73,15 @@ def ended_unanswered(settings: EndpointSettings, code: grpc.StatusCode, attempts
     )
 
 
+def ended_silent(settings: EndpointSettings, code: grpc.StatusCode, attempts: int) -> RunEnded:
+    """An endpoint that has stopped answering."""
+    return _run_ended(
+        settings,
+        f"has stopped answering: request after request failed in all of its {attempts} attempts ({code.name}); check "
+        "host, network and quota, and run again later",
+    )
+
+
 def ended_by_bad_answers(settings: EndpointSettings, reason: str) -> RunEnded:
     """An endpoint whose every answer was something else than embeddings."""
     return _run_ended(

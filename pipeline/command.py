@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -11,19 +12,20 @@ from typing import Any
 
 from rich.console import Console
 
-from audio.listing import Ignored, ListingError, Unlisted, list_input
+from audio.listing import Ignored, ListingError, PatternError, Unlisted, list_input
 from audio.recording import Recording
 from endpoint.settings import EndpointSettings
 from pipeline.beam_options import parse_beam_flags
 from pipeline.launch import RunFailed, launch, running_endpoint
 from pipeline.options import PROGRAM, UsageError, parse
-from pipeline.outputs import check_outputs, note_run, remove_replaced
+from pipeline.outputs import check_outputs, note_run, remove_replaced, remove_unfinished
 from pipeline.report import print_summary, shortfall
 from pipeline.settings import RunSettings
+from pipeline.stopping import INTERRUPTED, INTERRUPTION
 from pipeline.versions import versions
-from transforms.files import read_whole
+from transforms.files import WriteError, read_whole
 
-DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,10 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(arguments.run, options, existing)
     except UsageError as error:
         return _say(error, WRONG_USAGE)
-    except (ListingError, RunFailed) as error:
+    except (ListingError, RunFailed, WriteError) as error:
         return _say(error, FAILED)
     except KeyboardInterrupt:
-        return _say("interrupted: rows that were answered are in the checkpoint", INTERRUPTED)
+        return _say(INTERRUPTION, INTERRUPTED)
 
 
 def _say(message: object, status: int) -> int:
@@ -53,9 +55,14 @@ def _say(message: object, status: int) -> int:
 def _check_inputs(run: RunSettings) -> None:
     """Refuses an input that names nothing, before anything runs."""
     for text in run.inputs:
-        if all(isinstance(listed, Ignored) for listed in list_input(text)):
+        try:
+            nothing = all(isinstance(listed, Ignored) for listed in list_input(text))
+        except PatternError as error:
+            raise UsageError(f"--input is {text!r}: {error}") from None
+        if nothing:
             raise UsageError(
-                f"--input is {text!r}, which matches no recording: expected a file, a folder with audio files, or a glob"
+                f"--input is {text!r}, which matches no recording: expected a file, a folder with audio files, or a glob "
+                "that matches files (add /** for those in folders)"
             )
 
 
@@ -118,6 +125,8 @@ def _run(run: RunSettings, options: Any, existing: list[str]) -> int:
         launch(run, endpoint, options, facts)
     summary = json.loads(read_whole(run.summary_path))
     remove_replaced(existing, [*summary["files"], run.summary_path])
-    print_summary(summary, Console())
+    remove_unfinished(run.output)
+    with contextlib.suppress(OSError):  # whoever read the output has left; the summary is in its file
+        print_summary(summary, Console())
     missed = shortfall(summary, run.max_failure_fraction)
     return DONE if missed is None else _say(missed, FAILED)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,32 +19,18 @@ from emulator.process import LocalEndpointError, start_local_endpoint
 from endpoint.settings import EndpointSettings
 from pipeline.beam_options import LOCAL_RUNNERS
 from pipeline.graph import build
+from pipeline.outputs import remove_unfinished
 from pipeline.settings import RunSettings
+from pipeline.stopping import stopping
 from pipeline.watch import watching
+from rows.writer import flush_all
 from transforms.embed_packets import release_client
 from transforms.progress import PROGRESS
-
-_KNOWN_ERROR = re.compile(
-    r"^(?:audio\.listing\.ListingError|endpoint\.errors\.\w+|rows\.writer\.CheckpointWriteError|transforms\.choose_rows\.LostClip)"
-    r": (?P<message>.+?)(?: \[while running .*)?$",
-    re.MULTILINE,
-)
+from transforms.quiet import KNOWN_ERROR, QuietLog, mark_workers
 
 
 class RunFailed(Exception):
     """The run ended early; the message says why."""
-
-
-class _NoTracesOfKnownErrors(logging.Filter):
-    """Keeps Beam from logging a stack trace of what will be said in one line."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        if record.exc_info and record.exc_info[1] is not None:
-            text += (
-                f"\n{type(record.exc_info[1]).__module__}.{type(record.exc_info[1]).__qualname__}: {record.exc_info[1]}"
-            )
-        return not _KNOWN_ERROR.search(text)
 
 
 @contextmanager
@@ -64,34 +49,49 @@ def running_endpoint(run: RunSettings) -> Iterator[EndpointSettings]:
 
 def launch(run: RunSettings, endpoint: EndpointSettings, options: PipelineOptions, facts: Mapping[str, Any]) -> None:
     """Builds the graph, runs it, and waits for its end; RunFailed says in one line why it ended early."""
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(_NoTracesOfKnownErrors())
+    _keep_quiet()
+    worker_processes = _has_worker_processes(options)
+    if worker_processes:
+        _prepare_worker_processes()
     pipeline = beam.Pipeline(runner=_runner(options), options=options)
     build(pipeline, run, endpoint, facts)
     try:
-        with watching(PROGRESS, Console(stderr=True)):
+        with stopping(worker_processes=worker_processes), watching(PROGRESS, Console(stderr=True)):
             pipeline.run().wait_until_finish()
     except Exception as error:
-        known = _KNOWN_ERROR.findall(f"{type(error).__module__}.{type(error).__qualname__}: {error}")
+        text = f"{type(error).__module__}.{type(error).__qualname__}: {error}"
+        if "KeyboardInterrupt" in text:  # it was raised within a bundle
+            raise KeyboardInterrupt from None
+        known = KNOWN_ERROR.findall(text)
         if not known:
             raise
         raise RunFailed(known[-1]) from None
     finally:
+        flush_all()
         release_client()
+        remove_unfinished(run.output, run.run_id)
+
+
+def _keep_quiet() -> None:
+    for handler in logging.getLogger().handlers:
+        if not any(isinstance(existing, QuietLog) for existing in handler.filters):
+            handler.addFilter(QuietLog())
+
+
+def _has_worker_processes(options: PipelineOptions) -> bool:
+    is_local = options.view_as(StandardOptions).runner in LOCAL_RUNNERS
+    return is_local and options.view_as(DirectOptions).direct_running_mode == "multi_processing"
 
 
 def _runner(options: PipelineOptions) -> Any:
     """`DirectRunner` too runs on FnApiRunner: Beam's own DirectRunner first tries to download another runner's binary."""
     runner = options.view_as(StandardOptions).runner
-    if runner not in LOCAL_RUNNERS:
-        return runner
-    if options.view_as(DirectOptions).direct_running_mode == "multi_processing":
-        _prepare_worker_processes()
-    return FnApiRunner()
+    return FnApiRunner() if runner in LOCAL_RUNNERS else runner
 
 
 def _prepare_worker_processes() -> None:
     """Lets the worker processes that Beam starts find this project and reach this process."""
+    mark_workers()
     packages = str(Path(__file__).resolve().parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [packages, os.environ.get("PYTHONPATH")]))
     # gRPC sends even calls to this machine through a proxy that the environment names.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from pipeline.settings import RunSettings
 
 PROGRAM = "python -m pipeline"
 
+_LONGEST_TIMEOUT_S = 3600
+
 
 class UsageError(Exception):
     """What the user asked for cannot be done; the message says which option, what it was, and what is expected."""
@@ -23,7 +26,7 @@ class UsageError(Exception):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
+        raise UsageError(message.removeprefix("argument "))
 
 
 def _whole_number(least: int) -> Callable[[str], int]:
@@ -47,8 +50,8 @@ def _number(text: str) -> float:
 
 def _seconds(text: str) -> float:
     value = _number(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    if not 0 < value <= _LONGEST_TIMEOUT_S:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0, {_LONGEST_TIMEOUT_S} at most")
     return value
 
 
@@ -190,6 +193,8 @@ def parse(argv: Sequence[str]) -> Arguments:
     for option in ("checkpoint", "endpoint_host", "model_id"):
         if getattr(given, option) == "":
             raise UsageError(f"--{option} is empty: leave it out for its default")
+    if given.model_id is not None and not re.fullmatch(r"[A-Za-z0-9._:/@+-]{1,200}", given.model_id):
+        raise UsageError(f"--model_id is {given.model_id!r}: expected letters, digits and . _ : / @ + -, 200 at most")
     if given.output_format not in ("tfrecord", "parquet"):
         raise UsageError(f"--output_format is {given.output_format!r}: expected tfrecord or parquet")
     if given.clips_per_request > MAX_CLIPS_PER_REQUEST:
@@ -231,7 +236,7 @@ def _checked_input(text: str) -> str:
     if not text.startswith("gs://") and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
         raise ValueError(f"--input is {text!r}: expected a local path or gs://bucket/path")
     _check_utf8("--input", text)
-    return text
+    return os.path.expanduser(text)  # noqa: PTH111  (a shell leaves a quoted ~ to us)
 
 
 def _check_utf8(option: str, text: str) -> None:
@@ -251,4 +256,4 @@ def _checked_prefix(option: str, text: str) -> str:
     if "://" in text and not re.fullmatch(r"gs://[^/]+/.+", text):
         raise ValueError(f"{option} is {text!r}: expected a local path or gs://bucket/path")
     _check_utf8(option, text)
-    return text
+    return os.path.expanduser(text)  # noqa: PTH111

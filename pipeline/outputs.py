@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from pipeline.settings import RunSettings
 from transforms.files import is_local, read_whole, write_whole
 
 _NAMES = r"(-\d{5}-of-\d{5}\.(tfrecord|parquet)|-recordings-\d{5}-of-\d{5}\.parquet|-failures-\d{5}-of-\d{5}\.jsonl|-summary\.json)"
+
+
+_LONGEST_SUFFIX = len("..-recordings-20260101T000000Z-000000.parquet")
+_RUN_ID = r"\d{8}T\d{6}Z-[0-9a-f]{6}"
 
 
 def existing_outputs(prefix: str) -> list[str]:
@@ -37,8 +42,16 @@ def _run_files(checkpoint: str) -> list[str]:
 
 
 def earlier_runs(checkpoint: str) -> list[dict[str, Any]]:
-    """What the checkpoint's earlier runs wrote about themselves."""
-    return [json.loads(read_whole(path)) for path in _run_files(checkpoint)]
+    """What the checkpoint's earlier runs wrote about themselves; what is no longer readable says nothing."""
+    runs = []
+    for path in _run_files(checkpoint):
+        try:
+            run = json.loads(read_whole(path))
+        except (ValueError, OSError):
+            continue
+        if isinstance(run, dict):
+            runs.append(run)
+    return runs
 
 
 def absolute(path: str) -> str:
@@ -63,6 +76,10 @@ def check_outputs(run: RunSettings) -> list[str]:
                 ) from None
             if not os.access(folder, os.W_OK):
                 raise UsageError(f"{option} is {path!r}: the folder {str(folder)!r} may not be written")
+            if len(os.fsencode(Path(path).name)) > os.pathconf(folder, "PC_NAME_MAX") - _LONGEST_SUFFIX:
+                raise UsageError(
+                    f"{option} is {path!r}: file names that begin so are too long for the folder's file system"
+                )
     existing = existing_outputs(run.output)
     own = any(earlier.get("output") == absolute(run.output) for earlier in earlier_runs(run.checkpoint))
     if existing and not (run.overwrite or own):
@@ -87,3 +104,14 @@ def remove_replaced(existing: list[str], written: list[str]) -> None:
         return
     for path in stale:  # Beam would take brackets in a folder's name for a pattern
         Path(path).unlink(missing_ok=True)
+
+
+def remove_unfinished(prefix: str, run_id: str = _RUN_ID) -> None:
+    """Removes what a run left that was cut off while it wrote tables to disk; without `run_id`, what any run left."""
+    folder, name = Path(prefix).parent, Path(prefix).name
+    if not (is_local(prefix) and folder.is_dir()):
+        return
+    pattern = rf"\.{re.escape(name)}(-recordings|-failures)?-{run_id}\.(tfrecord|parquet|jsonl)"
+    for path in folder.iterdir():
+        if re.fullmatch(pattern, path.name):
+            shutil.rmtree(path, ignore_errors=True)

@@ -60,6 +60,11 @@ def shortfall(summary: dict[str, Any], max_failure_fraction: float) -> str | Non
     """Why a finished run is no success, or None if it is one."""
     by_status = summary["recordings_by_status"]
     if not summary["embedded"]:
+        if summary["skipped"] == summary["clips"] > 0 and not summary["failures_by_stage"]:
+            reasons = ", ".join(
+                f"{count:,} {reason.replace('_', ' ')}" for reason, count in summary["skipped_by_reason"].items()
+            )
+            return f"nothing was embedded: all clips were skipped ({reasons})"
         return "nothing could be embedded: the failures file and the recordings table say why"
     failed = by_status["failed"] + by_status["partial"]
     if failed > max_failure_fraction * summary["recordings"]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Callable
 
 from rows.checkpoint import FileBuilder, Row
@@ -13,6 +15,16 @@ from rows.model import Receipt
 FLUSH_ROWS = 256
 FLUSH_S = 5.0
 """A row waits at most about this long before it is stored, whatever the thread that decodes is doing."""
+
+
+_LIVE: weakref.WeakSet[CheckpointWriter] = weakref.WeakSet()
+
+
+def flush_all() -> None:
+    """Stores what this process's writers hold: for a run that is being interrupted."""
+    for writer in list(_LIVE):
+        with contextlib.suppress(CheckpointWriteError):
+            writer.flush()
 
 
 class CheckpointWriteError(Exception):
@@ -55,10 +67,13 @@ class CheckpointWriter:
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="checkpoint-writer", daemon=True)
         self._thread.start()
+        _LIVE.add(self)
 
     def add(self, packet_id: str, segment_id: str, row: Row) -> None:
-        """Takes a row; returns at once."""
+        """Takes a row; returns at once. After a write has failed, rows are dropped: the run is about to end."""
         with self._changed:
+            if self._error is not None:
+                return
             opened = self._open.get(packet_id)
             if opened is None:
                 opened = self._open[packet_id] = FileBuilder(), self._clock()
@@ -79,7 +94,7 @@ class CheckpointWriter:
     def receipts(self) -> list[Receipt]:
         """Receipts for rows stored since the last call. Raises CheckpointWriteError once a write has failed."""
         with self._changed:
-            self._raise_error()
+            self.raise_error()
             receipts, self._receipts = self._receipts, []
             return receipts
 
@@ -89,7 +104,7 @@ class CheckpointWriter:
             for packet_id in list(self._open):
                 self._take(packet_id)
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._error is not None or not (self._full or self._writing))
+            self._changed.wait_for(lambda: self._error is not None or self._closed or not (self._full or self._writing))
         return self.receipts()
 
     def close(self) -> None:
@@ -97,18 +112,20 @@ class CheckpointWriter:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        _LIVE.discard(self)
         self._thread.join()
+
+    def raise_error(self) -> None:
+        """Raises CheckpointWriteError if a write has failed: nothing more should be paid for that cannot be kept."""
+        if self._error is not None:
+            reason = getattr(self._error, "strerror", None) or type(self._error).__name__
+            raise CheckpointWriteError(
+                f"cannot write to the checkpoint {self._folder!r} ({reason}): is there space, and may it be written?"
+            ) from self._error
 
     def _take(self, packet_id: str) -> None:
         builder, _ = self._open.pop(packet_id)
         self._full.append((packet_id, builder))
-
-    def _raise_error(self) -> None:
-        if self._error is not None:
-            raise CheckpointWriteError(
-                f"cannot write to the checkpoint {self._folder!r} ({type(self._error).__name__}: "
-                f"{getattr(self._error, 'strerror', None) or 'see the log'}): is there space, and may it be written?"
-            ) from self._error
 
     def _run(self) -> None:
         attempt, number = uuid.uuid4().hex[:12], 0

@@ -24,6 +24,7 @@ from rows.writer import CheckpointWriteError, CheckpointWriter
 from transforms.files import write_whole
 from transforms.make_packets import Packet
 from transforms.packet_work import PacketWork, RowSettings
+from transforms.quiet import quiet_worker
 
 COUNTS = "counts"
 
@@ -57,7 +58,8 @@ class _SharedClient:
     def __del__(self) -> None:
         client = getattr(self, "client", None)
         if client is not None:
-            client.close()
+            with contextlib.suppress(Exception):  # it may have no user left to whom it could matter
+                client.close()
 
 
 class _Nothing:
@@ -78,6 +80,7 @@ class _Embed(beam.DoFn):
         self._shared = Shared()
 
     def setup(self) -> None:
+        quiet_worker()
         # What is there by now (Beam, above all) stays: the collector need not look through it again and again.
         gc.freeze()
         endpoint = self._settings.endpoint
@@ -85,12 +88,13 @@ class _Embed(beam.DoFn):
         self._counters = {
             name: Metrics.counter("embed", name) for name in ("recordings", "embedded", "failed", "requests", "retries")
         }
+        self._writer: CheckpointWriter | None = None
         self._throttled = Metrics.counter("embed", "throttled_ms")
 
     def start_bundle(self) -> None:
         assert self._client is not None
-        self._writer = CheckpointWriter(self._settings.run_folder, write_whole)
-        self._work = PacketWork(self._settings.rows, self._settings.clips, self._client.client, self._writer)
+        self._writer = writer = CheckpointWriter(self._settings.run_folder, write_whole)
+        self._work = PacketWork(self._settings.rows, self._settings.clips, self._client.client, writer)
         self._timestamp: Timestamp | None = None
 
     def process(
@@ -100,8 +104,8 @@ class _Embed(beam.DoFn):
         try:
             yield from self._work.work(element)
         except BaseException:
-            with contextlib.suppress(CheckpointWriteError), contextlib.closing(self._writer):
-                self._writer.flush()  # what was answered is paid for
+            with contextlib.suppress(CheckpointWriteError):
+                self._open_writer.flush()  # what was answered is paid for
             raise
         yield pvalue.TaggedOutput(COUNTS, self._count())
 
@@ -109,7 +113,7 @@ class _Embed(beam.DoFn):
         try:
             receipts = self._work.drain()
         finally:
-            self._writer.close()
+            self._open_writer.close()
         window = GlobalWindow()
         timestamp = self._timestamp if self._timestamp is not None else window.max_timestamp()
         for receipt in receipts:
@@ -118,6 +122,15 @@ class _Embed(beam.DoFn):
 
     def teardown(self) -> None:
         self._client = None
+        if self._writer is not None:  # after a bundle that was cut off from outside
+            with contextlib.suppress(CheckpointWriteError):
+                self._writer.flush()
+            self._writer.close()
+
+    @property
+    def _open_writer(self) -> CheckpointWriter:
+        assert self._writer is not None
+        return self._writer
 
     def _count(self) -> dict[str, int]:
         counts = self._work.take_counts()

@@ -4,10 +4,33 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+
+
+class WriteError(Exception):
+    """A file could not be written; the message names it and says why."""
+
+    def __init__(self, path: str, strerror: str) -> None:
+        super().__init__(path, strerror)
+        self.strerror = strerror
+
+    def __str__(self) -> str:
+        path, strerror = self.args
+        return f"cannot write {path!r} ({strerror}): is there space, and may it be written?"
+
+
+@contextmanager
+def explained(path: str) -> Iterator[None]:
+    """Turns what file systems raise while `path` is written into WriteError."""
+    try:
+        yield
+    except (OSError, BeamIOError) as error:
+        raise WriteError(path, getattr(error, "strerror", None) or type(error).__name__) from error
 
 
 def is_local(path: str) -> bool:
@@ -16,18 +39,22 @@ def is_local(path: str) -> bool:
 
 
 def write_whole(path: str, data: bytes) -> None:
-    """Writes `data` under `path`, all of it or nothing; OSError or BeamIOError where it cannot be written.
+    """Writes `data` under `path`, all of it or nothing; WriteError where it cannot be written.
 
     On disk a temporary file beside it is synced and renamed. An object of Cloud Storage appears only when its
     upload is complete, so that there one write under the final name is enough, and no rename is paid for.
     """
-    if not is_local(path):
-        with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-            file.write(data)
-        return
-    target = Path(path)
+    with explained(path):
+        if is_local(path):
+            _write_local(Path(path), data)
+        else:
+            with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+                file.write(data)
+
+
+def _write_local(target: Path, data: bytes) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(data)

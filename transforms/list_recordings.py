@@ -11,6 +11,7 @@ from audio.listing import Ignored, Unlisted, list_input
 from audio.recording import Recording
 from rows.identity import segment_id
 from rows.model import Census, FailureRow, Receipt
+from transforms.quiet import quiet_worker
 
 IGNORED = "ignored"
 UNLISTED = "unlisted"
@@ -27,20 +28,22 @@ def unlisted_receipt(unlisted: Unlisted) -> Receipt:
 
 
 class _ListInputs(beam.DoFn):
-    def process(self, element: str) -> Iterator[Recording | pvalue.TaggedOutput]:
+    def setup(self) -> None:
+        quiet_worker()
+
+    def process(self, element: str) -> Iterator[tuple[str, Recording | Unlisted] | pvalue.TaggedOutput]:
         for listed in list_input(element):
-            match listed:
-                case Recording():
-                    yield listed
-                case Ignored():
-                    yield pvalue.TaggedOutput(IGNORED, listed.uri)
-                case Unlisted():
-                    yield pvalue.TaggedOutput(UNLISTED, (listed.uri, unlisted_receipt(listed)))
+            if isinstance(listed, Ignored):
+                yield pvalue.TaggedOutput(IGNORED, listed.uri)
+            else:
+                yield listed.uri, listed
 
 
-def _same_file_once(keyed: tuple[str, Iterable[Recording]]) -> Recording:
-    """One recording of those listed under one URI: the latest, if the file changed while it was being listed."""
-    return max(keyed[1], key=lambda recording: (_written(recording), recording))
+def _once(keyed: tuple[str, Iterable[Recording | Unlisted]]) -> Recording | Unlisted:
+    """One of what is listed under one URI: the latest recording, if the file changed while it was being listed."""
+    listed = list(keyed[1])
+    recordings = [item for item in listed if isinstance(item, Recording)]
+    return max(recordings, key=lambda recording: (_written(recording), recording)) if recordings else listed[0]
 
 
 def _written(recording: Recording) -> int:
@@ -48,12 +51,24 @@ def _written(recording: Recording) -> int:
     return int(recording.version.rpartition("-")[2])
 
 
+def _by_uri(listed: Recording | Unlisted) -> str:
+    return listed.uri
+
+
+class _TellApart(beam.DoFn):
+    def process(self, element: Recording | Unlisted) -> Iterator[Recording | pvalue.TaggedOutput]:
+        if isinstance(element, Recording):
+            yield element
+        else:
+            yield pvalue.TaggedOutput(UNLISTED, unlisted_receipt(element))
+
+
 class ListRecordings(beam.PTransform):
     """Lists files, folders and globs into recordings, each once.
 
     Args:
       inputs: what the user named, at least one.
-      limit: only this many recordings, the first in the order of their URIs; None for all.
+      limit: only this many, the first in the order of their URIs; None for all.
 
     Returns a dict of PCollections: `recordings`; `ignored` (URIs of files in folders without an extension of audio
     files); `unlisted` (receipts of what cannot be a recording).
@@ -72,24 +87,18 @@ class ListRecordings(beam.PTransform):
         listed = (
             begin
             | "Name inputs" >> beam.Create(self._inputs)
-            | "List inputs" >> beam.ParDo(_ListInputs()).with_outputs(IGNORED, UNLISTED, main="recordings")
+            | "List inputs" >> beam.ParDo(_ListInputs()).with_outputs(IGNORED, main="by_uri")
         )
-        recordings = (
-            listed.recordings
-            | "Key by URI" >> beam.Map(lambda recording: (recording.uri, recording))
-            | "Group same files" >> beam.GroupByKey()
-            | "Keep each once" >> beam.Map(_same_file_once)
-        )
+        each = listed.by_uri | "Group same files" >> beam.GroupByKey() | "Keep each once" >> beam.Map(_once)
         if self._limit is not None:
-            recordings = (
-                recordings
-                | "Take the first" >> beam.combiners.Top.Smallest(self._limit)
+            each = (
+                each
+                | "Take the first" >> beam.combiners.Top.Smallest(self._limit, key=_by_uri)
                 | "Flatten the first" >> beam.FlatMap(lambda first: first)
             )
+        told_apart = each | "Tell apart" >> beam.ParDo(_TellApart()).with_outputs(UNLISTED, main="recordings")
         return {
-            "recordings": recordings,
+            "recordings": told_apart.recordings,
+            UNLISTED: told_apart[UNLISTED],
             IGNORED: listed[IGNORED] | "Name ignored once" >> beam.Distinct(),
-            UNLISTED: listed[UNLISTED]
-            | "Group same unlisted" >> beam.GroupByKey()
-            | "Keep one receipt" >> beam.Map(lambda keyed: next(iter(keyed[1]))),
         }

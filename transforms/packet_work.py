@@ -170,6 +170,7 @@ class PacketWork:
 
     def _send(self, state: _Packet, batch: _Batch) -> None:
         self._raise_error()
+        self._writer.raise_error()
         with self._changed:
             self._out += 1
             state.waiting += 1
@@ -180,8 +181,6 @@ class PacketWork:
                 self._out -= 1
                 state.waiting -= 1
             raise
-        finally:
-            batch.samples = []
 
     def _answered(self, state: _Packet, rows: list[tuple[str, EmbeddingRow]], outcome: Outcome) -> None:
         try:

@@ -21,7 +21,8 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from transforms.files import is_local, write_whole
+from transforms.files import explained, is_local, write_whole
+from transforms.quiet import quiet_worker
 
 T_contra = TypeVar("T_contra", contravariant=True)
 T = TypeVar("T")
@@ -42,6 +43,12 @@ def shard_name(prefix: str, index: int, shards: int, suffix: str) -> str:
     return f"{prefix}-{index:05d}-of-{shards:05d}{suffix}"
 
 
+def unfinished_folder(prefix: str, run_id: str, suffix: str) -> str:
+    """The hidden folder beside the output in which a run's shards are until they are named."""
+    head, tail = posixpath.split(prefix)
+    return posixpath.join(head, f".{tail}-{run_id}{suffix}")
+
+
 def _create(path: str) -> BinaryIO:
     file: BinaryIO = FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
     return file
@@ -52,20 +59,25 @@ class _WriteShard(beam.DoFn, Generic[T]):
         self._folder = folder
         self._open_writer = open_writer
 
+    def setup(self) -> None:
+        quiet_worker()
+
     def start_bundle(self) -> None:
         self._path: str | None = None
 
     def process(self, element: T) -> None:
-        if self._path is None:
-            self._path = f"{self._folder}/{uuid.uuid4().hex}"
-            self._file = _create(self._path)
-            self._writer = self._open_writer(self._file)
-        self._writer.write(element)
+        with explained(self._folder):
+            if self._path is None:
+                self._path = f"{self._folder}/{uuid.uuid4().hex}"
+                self._file = _create(self._path)
+                self._writer = self._open_writer(self._file)
+            self._writer.write(element)
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         if self._path is not None:
-            self._writer.close()
-            self._file.close()
+            with explained(self._path):
+                self._writer.close()
+                self._file.close()
             window = GlobalWindow()
             yield WindowedValue(self._path, window.max_timestamp(), [window])
 
@@ -85,7 +97,8 @@ class _NameShards(beam.DoFn, Generic[T]):
         paths = sorted(written)
         names = [shard_name(self._prefix, index, len(paths), self._suffix) for index in range(len(paths))]
         for path, name in zip(paths, names, strict=True):
-            _rename(path, name)
+            with explained(name):
+                _rename(path, name)
         if not names:
             names = [shard_name(self._prefix, 0, 1, self._suffix)]
             write_whole(names[0], self._no_rows())
@@ -134,8 +147,7 @@ class WriteShards(beam.PTransform, Generic[T]):
         self._prefix = prefix
         self._suffix = suffix
         self._open_writer = open_writer
-        head, tail = posixpath.split(prefix)
-        self._folder = posixpath.join(head, f".{tail}-{run_id}{suffix}")
+        self._folder = unfinished_folder(prefix, run_id, suffix)
 
     def expand(self, elements: beam.PCollection) -> beam.PCollection:
         written = elements | "Write shards" >> beam.ParDo(_WriteShard(self._folder, self._open_writer))

@@ -14,7 +14,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from rows.arrow import EMBEDDINGS_SCHEMA, RECORDINGS_SCHEMA, embeddings_table, recordings_table
-from rows.checkpoint import read_embedding
+from rows.checkpoint import DamagedRecord, read_embedding
 from rows.example import encode_example
 from rows.model import EmbeddingRow, FailureRow, RecordingRow
 from transforms.files import read_whole
@@ -30,7 +30,12 @@ def read_places(folder: str, place: tuple[str, Iterable[tuple[int, ...]]]) -> li
     """The rows that `place` (a checkpoint file below `folder`, offsets in it) names, in the order of the file."""
     file, offsets = place
     data = read_whole(f"{folder}/{file}")
-    return [read_embedding(data, offset) for offset in sorted(offset for some in offsets for offset in some)]
+    try:
+        return [read_embedding(data, offset) for offset in sorted(offset for some in offsets for offset in some)]
+    except DamagedRecord as error:
+        raise DamagedRecord(
+            f"{file!r} of the checkpoint {folder!r} was changed after it was written: {error}"
+        ) from None
 
 
 class TFRecordWriter:

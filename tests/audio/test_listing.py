@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audio.listing import Ignored, ListingError, Unlisted, glob_to_regex, list_input
+from audio.listing import Ignored, ListingError, PatternError, Unlisted, glob_to_regex, list_input
 from audio.recording import Recording
 
 ODD_NAMES = (
@@ -126,6 +126,55 @@ def test_a_folder_that_cannot_be_listed_is_an_error_that_names_it(
         list(list_input(str(folder)))
 
 
+def test_a_link_in_a_circle_is_reported_and_ends_nothing(folder: Path) -> None:
+    (folder / "circle.wav").symlink_to("circle.wav")
+    for text in (folder, folder / "*.wav", folder / "**"):
+        listed = list(list_input(str(text)))
+        assert [item.uri for item in listed if isinstance(item, Unlisted)] == [str(folder / "circle.wav")]
+        assert str(folder / "a.wav") in [item.uri for item in listed if isinstance(item, Recording)]
+
+
+@pytest.fixture
+def locked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose `sub` may not be listed, even by root, as whom tests may run."""
+    scandir = os.scandir
+
+    def guarded(path: str) -> object:
+        if Path(path) == folder / "sub":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    return folder
+
+
+def test_a_glob_does_not_look_where_it_cannot_match(locked: Path) -> None:
+    assert uris(locked / "*.wav") == [str(locked / "a.wav")]
+
+
+@pytest.mark.parametrize("pattern", ["", "**", "**/*.wav"])
+def test_a_folder_within_that_cannot_be_listed_is_a_failure_of_its_own(locked: Path, pattern: str) -> None:
+    listed = list(list_input(str(locked / pattern)))
+    assert [(item.uri, item.code) for item in listed if isinstance(item, Unlisted)] == [
+        (str(locked / "sub"), "unreadable_folder")
+    ]
+    assert str(locked / "a.wav") in [item.uri for item in listed if isinstance(item, Recording)]
+
+
+def test_two_dots_lead_where_the_system_leads(folder: Path) -> None:
+    (folder / "link").symlink_to(folder / "sub" / "deep")
+    (folder / "sub" / "a.wav").write_bytes(b"the other a")
+    assert uris(f"{folder}/link/../a.wav") == [str(folder / "sub" / "a.wav")]
+    assert uris(f"{folder}/sub/../a.wav") == uris(f"{folder}//./a.wav") == [str(folder / "a.wav")]
+
+
+def test_a_folder_with_special_characters_can_be_part_of_a_glob(tmp_path: Path) -> None:
+    (tmp_path / "[1] cou*gh").mkdir()
+    (tmp_path / "[1] cou*gh" / "x.wav").write_bytes(b"")
+    assert uris(tmp_path / "[1] cou*gh" / "*.wav") == [str(tmp_path / "[1] cou*gh" / "x.wav")]
+    assert uris(tmp_path / "[1] cou*gh" / "**.wav") == [str(tmp_path / "[1] cou*gh" / "x.wav")]
+
+
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="*?[/"), min_size=1))
 def test_a_pattern_without_special_characters_matches_itself_only(name: str) -> None:
     regex = glob_to_regex(name)
@@ -142,5 +191,5 @@ def test_two_stars_match_across_any_number_of_folders(parts: list[str]) -> None:
 
 
 def test_an_impossible_set_is_an_error_that_names_the_pattern(tmp_path: Path) -> None:
-    with pytest.raises(ListingError, match=r"\[z-a\]"):
+    with pytest.raises(PatternError, match=r"\[z-a\]"):
         list(list_input(str(tmp_path / "[z-a].wav")))

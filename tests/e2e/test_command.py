@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import soundfile
 
 from emulator.process import start_local_endpoint
 from emulator.recordings import write_recordings
+from rows.checkpoint import read_all
+from rows.model import EmbeddingRow
 from tests.audio.test_listing import ODD_NAMES
 from tests.e2e.running import (
     REPOSITORY,
@@ -255,3 +258,84 @@ def test_checkpoint_files_are_of_the_documented_kind(rows: Path) -> None:
     files = list(Path(f"{rows}-checkpoint").rglob("*.rows"))
     assert files
     assert all(path.read_bytes().startswith(b"HEARROWS1\n") for path in files)
+
+
+def interrupted(arguments: list[str], number: signal.Signals, log: Path) -> tuple[int, str]:
+    """Starts the command, sends it the signal once the endpoint has had some requests; its exit status and errors."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *arguments], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (log.exists() and len(log.read_text().splitlines()) >= 10):
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("mode", ["in_memory", "multi_processing"])
+def test_an_interrupted_run_says_so_in_one_line_and_keeps_what_was_answered(
+    number: signal.Signals, mode: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "arrivals"
+    write_wav(tmp_path / "in" / "long.wav", seconds=1200)
+    with start_local_endpoint(latency_ms=100, arrivals_log=log) as local:
+        arguments = ["--endpoint", local.endpoint_name, "--endpoint_host", local.host, "--requests_in_flight", "2"]
+        arguments += ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "r")]
+        arguments += [f"--direct_running_mode={mode}", "--direct_num_workers=2"]
+        status, said = interrupted(arguments, number, log)
+        sent = sum(len(json.loads(line)["clips"]) for line in log.read_text().splitlines())
+    assert status == 130
+    assert len([line for line in said.splitlines() if "interrupted" in line]) == 1
+    assert "Traceback" not in said
+    if mode == "in_memory":
+        stored = [row for path in (tmp_path / "r-checkpoint").rglob("*.rows") for _, row in read_all(path.read_bytes())]
+        assert sent - 2 * 4 <= len([row for row in stored if isinstance(row, EmbeddingRow)]) <= sent
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
+
+
+def test_when_rows_cannot_be_stored_nothing_more_is_sent(tmp_path: Path) -> None:
+    log = tmp_path / "arrivals"
+    write_wav(tmp_path / "in" / "long.wav", seconds=20)
+    with start_local_endpoint(arrivals_log=log) as local:
+        command = [sys.executable, "-m", "pipeline", "--endpoint", local.endpoint_name, "--endpoint_host", local.host]
+        command += ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "r"), "--hop_s", "0.01"]
+        done = subprocess.run(
+            command,
+            cwd=REPOSITORY,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"cannot write to the checkpoint '{tmp_path}/r-checkpoint" in done.stderr
+    assert "File too large" in done.stderr
+    needed = (20 - 2) * 100 / 4
+    assert len(log.read_text().splitlines()) < needed / 2
+
+
+def test_a_failure_in_worker_processes_ends_the_run_with_its_one_line(tmp_path: Path) -> None:
+    write_wav(tmp_path / "in" / "a.wav")
+    with start_local_endpoint() as local:
+        arguments = ("--endpoint", "projects/p/locations/l/endpoints/404", "--endpoint_host", local.host)
+        two = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
+        done = run_command(*arguments, "--input", tmp_path / "in", "--output", tmp_path / "r", *two, timeout_s=100)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert [line for line in done.stderr.splitlines() if "error" in line] == [done.stderr.splitlines()[-1]]
+    assert "NOT_FOUND" in done.stderr
+
+
+def test_tables_that_cannot_be_written_are_one_line_and_leave_nothing_hidden(tmp_path: Path) -> None:
+    write_wav(tmp_path / "in" / "a.wav", seconds=1)
+    (tmp_path / "out" / "r-00000-of-00001.tfrecord").mkdir(parents=True)
+    done = run_command(
+        "--endpoint", "local", "--input", tmp_path / "in", "--output", tmp_path / "out" / "r", "--overwrite"
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "r-00000-of-00001.tfrecord" in done.stderr.splitlines()[-1]
+    assert not [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]

@@ -23,12 +23,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageServer]:
 def test_objects_give_the_rows_of_the_same_files(server: StorageServer, tmp_path: Path) -> None:
     folder = tmp_path / "recordings"
     write_recordings(folder)
-    generations = {path.name: server.upload("clinic", f"study 1/{path.name}", path.read_bytes()) for path in folder.iterdir()}
+    generations = {
+        path.name: server.upload("clinic", f"study 1/{path.name}", path.read_bytes()) for path in folder.iterdir()
+    }
     server.upload("clinic", "study 1/notes.txt", b"not a recording")
     where = {"STORAGE_EMULATOR_HOST": server.address}
     from_disk, from_bucket = tmp_path / "disk", tmp_path / "bucket"
     succeed("--endpoint", "local", "--input", folder, "--output", from_disk, *PARQUET)
-    summary = succeed("--endpoint", "local", "--input", "gs://clinic/study 1", "--output", from_bucket, *PARQUET, **where)
+    summary = succeed(
+        "--endpoint", "local", "--input", "gs://clinic/study 1", "--output", from_bucket, *PARQUET, **where
+    )
     assert summary["ignored"] == ["gs://clinic/study 1/notes.txt"]
     table = recordings(from_bucket)
     assert {uri: row["recording_version"] for uri, row in table.items()} == {

@@ -77,3 +77,12 @@ def test_after_four_rejections_in_a_row_requests_go_one_at_a_time_until_an_answe
     canary.answered("other")
     canary.sent("next")
     assert canary.may_send("side by side")
+
+
+def test_an_endpoint_that_stops_answering_ends_the_run_after_so_many_in_a_row() -> None:
+    canary = Canary(give_ups=3)
+    canary.sent("first")
+    canary.answered("first")
+    assert [canary.gave_up(number) for number in range(2)] == [False, False]
+    canary.answered("one in between")
+    assert [canary.gave_up(number) for number in range(3)] == [False, False, True]

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from pipeline import command
-from pipeline.command import DONE, FAILED, INTERRUPTED, main
+from pipeline.command import DONE, FAILED, main
 from pipeline.launch import RunFailed
+from pipeline.stopping import INTERRUPTED
 from tests.pipeline.commands import whole
 from tests.transforms.samples import write_wav
 from transforms.sum_up import summarise
@@ -19,10 +20,10 @@ def test_a_run_ends_with_its_summary_on_the_terminal_and_in_its_file(
 ) -> None:
     write_wav(tmp_path / "in" / "b.wav", 5.0)
     (tmp_path / "in" / "notes.txt").write_text("no recording")
-    assert main(whole(tmp_path, input=str(tmp_path / "in"), model_id="[/b] mine")) == DONE
+    assert main(whole(tmp_path, input=str(tmp_path / "in"), model_id="mine/v1:2")) == DONE
     out, err = capfd.readouterr()
     assert "Traceback" not in err
-    assert "[/b] mine" in out
+    assert "mine/v1:2" in out
     assert "notes.txt" in out
     summary = json.loads((tmp_path / "out" / "r-summary.json").read_text())
     assert (summary["recordings"], summary["clips"], summary["embedded"], summary["requests"]) == (1, 3, 3, 1)
@@ -68,7 +69,7 @@ def test_a_plan_says_where_audio_goes(tmp_path: Path, capsys: pytest.CaptureFixt
     ("error", "status", "said"),
     [
         (RunFailed("the endpoint is gone"), FAILED, "the endpoint is gone"),
-        (KeyboardInterrupt(), INTERRUPTED, "interrupted: rows that were answered are in the checkpoint"),
+        (KeyboardInterrupt(), INTERRUPTED, "interrupted: the rows that were stored are in the checkpoint"),
     ],
 )
 def test_a_run_that_ends_early_is_one_line_and_a_status(

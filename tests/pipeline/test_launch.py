@@ -138,7 +138,9 @@ def test_worker_processes_find_the_project_and_are_not_sent_through_a_proxy(
     monkeypatch.setenv("NO_PROXY", "example.org")
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     monkeypatch.setenv("no_grpc_proxy", "")
-    launching._runner(parse_beam_flags(["--direct_running_mode=multi_processing"], local_endpoint=True))
+    options = parse_beam_flags(["--direct_running_mode=multi_processing"], local_endpoint=True)
+    assert launching._has_worker_processes(options)
+    launching._prepare_worker_processes()
     first, second = os.environ["PYTHONPATH"].split(os.pathsep)
     assert (Path(first) / "pipeline" / "launch.py").samefile(str(launching.__file__))
     assert second == "/elsewhere"

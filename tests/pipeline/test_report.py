@@ -103,7 +103,7 @@ def test_what_users_named_is_shown_as_it_is() -> None:
         (
             {"recordings": 1, "recordings/skipped": 1, "clips": 1, "skipped/too_quiet": 1},
             1.0,
-            "nothing could be embedded",
+            "nothing was embedded: all clips were skipped (1 too quiet)",
         ),
         ({}, 1.0, "nothing could be embedded"),
     ],

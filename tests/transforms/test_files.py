@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from transforms.files import is_local, read_whole, write_whole
+from transforms.files import WriteError, is_local, read_whole, write_whole
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def test_a_write_that_fails_half_way_leaves_what_was_there(tmp_path: Path, befor
     path = tmp_path / "0.rows"
     if before is not None:
         path.write_bytes(before)
-    with files_of_at_most(10_000), pytest.raises(OSError, match="File too large"):
+    with files_of_at_most(10_000), pytest.raises(WriteError, match="File too large"):
         write_whole(str(path), bytes(100_000))
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == (
         {} if before is None else {path.name: before}
@@ -52,7 +52,7 @@ def test_a_write_that_fails_half_way_leaves_what_was_there(tmp_path: Path, befor
 
 def test_a_name_that_cannot_be_taken_leaves_no_temporary_file(tmp_path: Path) -> None:
     (tmp_path / "summary.json").mkdir()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(WriteError, match="Is a directory"):
         write_whole(str(tmp_path / "summary.json"), b"{}")
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
 

@@ -10,7 +10,7 @@ from audio.recording import Recording
 from rows.model import Receipt
 from tests.transforms.samples import recording, write_wav
 from transforms.choose_rows import choose
-from transforms.list_recordings import ListRecordings, _same_file_once, unlisted_receipt
+from transforms.list_recordings import ListRecordings, _once, unlisted_receipt
 
 
 @pytest.fixture
@@ -103,8 +103,10 @@ def test_what_cannot_be_listed_ends_as_a_recording_that_failed() -> None:
 )
 def test_of_a_file_that_changed_while_it_was_listed_the_latest_version_is_taken(older: str, newer: str) -> None:
     versions = [Recording("/a.wav", older, 1), Recording("/a.wav", newer, 1)]
-    assert _same_file_once(("/a.wav", versions)).version == newer
-    assert _same_file_once(("/a.wav", reversed(versions))).version == newer
+    taken = _once(("/a.wav", versions))
+    assert isinstance(taken, Recording)
+    assert taken.version == newer
+    assert _once(("/a.wav", reversed(versions))).version == newer
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,60 @@
+"""Errors that are said in one line by whoever launched the run: their stack traces are kept off logs and terminals."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from typing import Final, TextIO
+
+KNOWN_ERROR: Final = re.compile(
+    r"(?:^|\\n|\n)(?:audio\.listing\.\w+|endpoint\.errors\.\w+|rows\.checkpoint\.DamagedRecord|rows\.writer\.\w+"
+    r"|transforms\.files\.\w+|transforms\.choose_rows\.LostClip): (?P<message>.+?)(?: \[while running .*)?(?:\\n.*)?(?:$|\n)"
+)
+"""In a stack trace, or in one whose line ends are written as `\\n`, as worker processes log it."""
+
+_NOISE: Final = "No semi_persistent_directory found"
+"""Each of Beam's local worker processes says so, of a folder that only containers have."""
+
+_WORKER: Final = "HEAR_PIPELINE_WORKER"
+
+
+def is_known(text: str) -> bool:
+    """Whether `text` is about what is, or need not be, said in one line."""
+    return bool(KNOWN_ERROR.search(text) or "KeyboardInterrupt" in text or _NOISE in text)
+
+
+class QuietLog(logging.Filter):
+    """Drops records about known errors."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            kind = type(record.exc_info[1])
+            text += f"\n{kind.__module__}.{kind.__qualname__}: {record.exc_info[1]}"
+        return not is_known(text)
+
+
+class _QuietText:
+    """A text stream that drops known errors' traces, which Beam's workers print in one piece."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return len(text) if is_known(text) else self._stream.write(text)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+def mark_workers() -> None:
+    """Lets worker processes that are started from now on know that they are this command's."""
+    os.environ[_WORKER] = "1"
+
+
+def quiet_worker() -> None:
+    """Keeps traces of known errors off the terminal, in a worker process that the command started itself."""
+    if os.environ.get(_WORKER) and not isinstance(sys.stderr, _QuietText):
+        sys.stderr = _QuietText(sys.stderr)
