@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from typing import BinaryIO, Literal
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import BinaryIO, Generic, Literal, TypeVar
 
 import apache_beam as beam
 import pyarrow as pa
@@ -22,8 +23,10 @@ from transforms.shards import WriteShards
 
 OutputFormat = Literal["tfrecord", "parquet"]
 
-_ROWS_PER_TABLE = 4096
+_ROWS_PER_GROUP = 4096
 """Recordings' rows in a row group."""
+
+T = TypeVar("T")
 
 
 def read_places(folder: str, place: tuple[str, Iterable[tuple[int, ...]]]) -> list[EmbeddingRow]:
@@ -53,34 +56,24 @@ class TFRecordWriter:
         """A TFRecord file needs no end."""
 
 
-class ParquetWriter:
-    """Writes rows as Parquet, a row group for each list of them."""
+class ParquetWriter(Generic[T]):
+    """Writes lists of rows as Parquet, a row group for each."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._writer = pyarrow.parquet.ParquetWriter(file, EMBEDDINGS_SCHEMA, compression="zstd")
+    def __init__(self, file: BinaryIO, schema: pa.Schema, to_table: Callable[[list[T]], pa.Table]) -> None:
+        self._writer = pyarrow.parquet.ParquetWriter(file, schema, compression="zstd")
+        self._to_table = to_table
 
-    def write(self, element: list[EmbeddingRow]) -> None:
+    def write(self, element: list[T]) -> None:
         """Appends rows."""
-        self._writer.write_table(embeddings_table(element))
+        self._writer.write_table(self._to_table(element))
 
     def close(self) -> None:
         """Writes the footer."""
         self._writer.close()
 
 
-class RecordingsWriter:
-    """Writes recordings' rows as Parquet."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._writer = pyarrow.parquet.ParquetWriter(file, RECORDINGS_SCHEMA, compression="zstd")
-
-    def write(self, element: pa.Table) -> None:
-        """Appends a table of RECORDINGS_SCHEMA."""
-        self._writer.write_table(element)
-
-    def close(self) -> None:
-        """Writes the footer."""
-        self._writer.close()
+EMBEDDINGS_TO_PARQUET = partial(ParquetWriter[EmbeddingRow], schema=EMBEDDINGS_SCHEMA, to_table=embeddings_table)
+RECORDINGS_TO_PARQUET = partial(ParquetWriter[RecordingRow], schema=RECORDINGS_SCHEMA, to_table=recordings_table)
 
 
 class FailuresWriter:
@@ -112,7 +105,7 @@ class WriteEmbeddings(beam.PTransform):
     def __init__(self, run_folder: str, prefix: str, output_format: OutputFormat, run_id: str) -> None:
         super().__init__()
         self._run_folder = run_folder
-        writer = TFRecordWriter if output_format == "tfrecord" else ParquetWriter
+        writer = TFRecordWriter if output_format == "tfrecord" else EMBEDDINGS_TO_PARQUET
         self._write = WriteShards(prefix, f".{output_format}", writer, run_id)
 
     def expand(self, places: beam.PCollection) -> beam.PCollection:
@@ -127,16 +120,16 @@ class _GatherRecordings(beam.DoFn):
     def start_bundle(self) -> None:
         self._rows: list[RecordingRow] = []
 
-    def process(self, element: RecordingRow) -> Iterator[pa.Table]:
+    def process(self, element: RecordingRow) -> Iterator[list[RecordingRow]]:
         self._rows.append(element)
-        if len(self._rows) == _ROWS_PER_TABLE:
-            yield recordings_table(self._rows)
+        if len(self._rows) == _ROWS_PER_GROUP:
+            yield self._rows
             self._rows = []
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         if self._rows:
             window = GlobalWindow()
-            yield WindowedValue(recordings_table(self._rows), window.max_timestamp(), [window])
+            yield WindowedValue(self._rows, window.max_timestamp(), [window])
 
 
 class WriteRecordings(beam.PTransform):
@@ -144,7 +137,7 @@ class WriteRecordings(beam.PTransform):
 
     def __init__(self, prefix: str, run_id: str) -> None:
         super().__init__()
-        self._write = WriteShards(f"{prefix}-recordings", ".parquet", RecordingsWriter, run_id)
+        self._write = WriteShards(f"{prefix}-recordings", ".parquet", RECORDINGS_TO_PARQUET, run_id)
 
     def expand(self, recordings: beam.PCollection) -> beam.PCollection:
         return recordings | "Gather" >> beam.ParDo(_GatherRecordings()) | "Write" >> self._write
