@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions, _BeamArgumentParser
 
-from pipeline.options import UsageError
+from pipeline.usage import PROGRAM, UsageError
 
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
 REMOTE_RUNNERS = ("DataflowRunner", "FlinkRunner", "PortableRunner", "PrismRunner", "SparkRunner")
@@ -30,7 +30,7 @@ def parse_beam_flags(flags: Sequence[str], *, local_endpoint: bool) -> PipelineO
     with contextlib.redirect_stderr(io.StringIO()):
         _, unknown = parser.parse_known_args(list(flags))
     if unknown:
-        raise UsageError(f"unknown option {unknown[0]!r}: see {'python -m pipeline --help'} and Apache Beam's options")
+        raise UsageError(f"unknown option {unknown[0]!r}: see {PROGRAM} --help, and Apache Beam's options")
     options = PipelineOptions(list(flags))
     standard = options.view_as(StandardOptions)
     runner = standard.runner or LOCAL_RUNNERS[0]

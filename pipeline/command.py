@@ -15,13 +15,13 @@ from rich.console import Console
 from audio.listing import Ignored, ListingError, PatternError, Unlisted, list_input
 from audio.recording import Recording
 from endpoint.settings import EndpointSettings
-from pipeline.beam_options import parse_beam_flags
 from pipeline.launch import RunFailed, launch, running_endpoint
-from pipeline.options import PROGRAM, UsageError, parse
+from pipeline.options import parse
 from pipeline.outputs import check_outputs, note_run, remove_replaced, remove_unfinished
 from pipeline.report import print_summary, shortfall
 from pipeline.settings import RunSettings
 from pipeline.stopping import INTERRUPTED, INTERRUPTION
+from pipeline.usage import PROGRAM, UsageError
 from pipeline.versions import versions
 from transforms.files import WriteError, read_whole
 
@@ -33,12 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
-        options = parse_beam_flags(arguments.beam_flags, local_endpoint=arguments.run.target.local)
         _check_inputs(arguments.run)
         if arguments.plan:
             return _plan(arguments.run)
         existing = check_outputs(arguments.run)
-        return _run(arguments.run, options, existing)
+        return _run(arguments.run, arguments.beam, existing)
     except UsageError as error:
         return _say(error, WRONG_USAGE)
     except (ListingError, RunFailed, WriteError) as error:

@@ -11,17 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from apache_beam.options.pipeline_options import PipelineOptions
+
 from audio.clips import ClipSettings
+from pipeline.beam_options import parse_beam_flags
 from pipeline.endpoints import MAX_CLIPS_PER_REQUEST, resolve
 from pipeline.settings import RunSettings
-
-PROGRAM = "python -m pipeline"
+from pipeline.usage import PROGRAM, UsageError
 
 _LONGEST_TIMEOUT_S = 3600
-
-
-class UsageError(Exception):
-    """What the user asked for cannot be done; the message says which option, what it was, and what is expected."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -68,7 +66,7 @@ class Arguments:
 
     run: RunSettings
     plan: bool
-    beam_flags: tuple[str, ...]
+    beam: PipelineOptions
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -173,8 +171,7 @@ def make_parser() -> argparse.ArgumentParser:
 def parse(argv: Sequence[str]) -> Arguments:
     """The settings that the command line describes.
 
-    Raises UsageError with a one-line message for whatever cannot be meant; flags that are not this project's are
-    left to `pipeline.beam_options`.
+    Raises UsageError with a one-line message for whatever cannot be meant.
     """
     if "--help" in argv or "-h" in argv:
         make_parser().print_help()
@@ -183,6 +180,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     stray = next((text for text in rest if not text.startswith("-")), None)
     if stray is not None and (rest[0] == stray):
         raise UsageError(f"{stray!r} belongs to no option; a glob must be quoted, and each input follows --input")
+    beam = parse_beam_flags(rest, local_endpoint=given.endpoint == "local")
     for option, example in (
         ("input", "--input data/coughs"),
         ("endpoint", "--endpoint local"),
@@ -227,7 +225,7 @@ def parse(argv: Sequence[str]) -> Arguments:
             run.endpoint_settings(target.name, target.host)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    return Arguments(run, given.plan, tuple(rest))
+    return Arguments(run, given.plan, beam)
 
 
 def _checked_input(text: str) -> str:

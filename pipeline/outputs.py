@@ -11,8 +11,8 @@ from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
 
-from pipeline.options import UsageError
 from pipeline.settings import RunSettings
+from pipeline.usage import UsageError
 from transforms.files import is_local, read_whole, write_whole
 
 _NAMES = r"(-\d{5}-of-\d{5}\.(tfrecord|parquet)|-recordings-\d{5}-of-\d{5}\.parquet|-failures-\d{5}-of-\d{5}\.jsonl|-summary\.json)"

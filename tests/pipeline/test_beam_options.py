@@ -2,7 +2,7 @@ import pytest
 from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptions, StandardOptions, WorkerOptions
 
 from pipeline.beam_options import LOCAL_RUNNERS, REMOTE_RUNNERS, parse_beam_flags
-from pipeline.options import UsageError
+from pipeline.usage import UsageError
 
 
 def test_without_flags_the_run_is_local() -> None:

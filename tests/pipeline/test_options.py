@@ -1,17 +1,19 @@
 from pathlib import Path
 
 import pytest
+from apache_beam.options.pipeline_options import DebugOptions, StandardOptions
 
 from audio.clips import ClipSettings
 from emulator.standin import MODEL_ID
 from pipeline.options import parse
+from pipeline.usage import UsageError
 from tests.pipeline.commands import settings, whole
 
 
 def test_the_defaults_are_the_documented_ones(tmp_path: Path) -> None:
     arguments = parse(whole(tmp_path, output="out/r"))
     run = arguments.run
-    assert (arguments.plan, arguments.beam_flags) == (False, ())
+    assert not arguments.plan
     assert run.clips == ClipSettings("mean", 2.0, "pad", 0.5, None)
     assert (run.limit, run.timeout_s, run.max_attempts, run.requests_in_flight, run.clips_per_request) == (
         None,
@@ -61,7 +63,8 @@ def test_inputs_are_kept_once_in_their_order_whichever_way_they_are_given() -> N
 def test_flags_that_are_not_ours_are_left_to_beam(tmp_path: Path) -> None:
     flags = ["--runner", "DirectRunner", "--experiments=x"]
     arguments = parse([*whole(tmp_path), *flags, "--plan", "--overwrite"])
-    assert arguments.beam_flags == tuple(flags)
+    assert arguments.beam.view_as(StandardOptions).runner == "DirectRunner"
+    assert arguments.beam.view_as(DebugOptions).experiments == ["x"]
     assert arguments.plan
     assert arguments.run.overwrite
 
@@ -74,3 +77,8 @@ def test_inputs_may_have_any_name(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("given", "kept"), [("ck/", "ck"), ("ck", "ck"), ("gs://bucket/ck/", "gs://bucket/ck")])
 def test_a_checkpoint_is_a_folder_with_or_without_a_slash(given: str, kept: str, tmp_path: Path) -> None:
     assert settings(tmp_path, checkpoint=given).checkpoint == kept
+
+
+def test_an_unknown_flag_is_named_even_where_the_right_one_is_missing() -> None:
+    with pytest.raises(UsageError, match="unknown option '--inputs'"):
+        parse(["--inputs", "a.wav", "--endpoint", "local", "--output", "o"])

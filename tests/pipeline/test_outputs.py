@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.options import UsageError
 from pipeline.outputs import check_outputs, earlier_runs, existing_outputs, note_run, remove_replaced
+from pipeline.usage import UsageError
 from tests.pipeline.commands import settings
 
 OURS = (
