@@ -140,8 +140,8 @@ ClipResult: TypeAlias = Clip | SkippedClip | FailedClip
 class AudioInfo:
     """What a recording turned out to be."""
 
-    duration_s: float
-    """Of what was decoded, gaps included."""
+    duration_s: float | None
+    """Of what was decoded, gaps included; None if nothing was."""
     source_rate_hz: int
     source_channels: int
     container: str
@@ -229,7 +229,7 @@ class ClipStream(Iterator[ClipResult]):
     def _describe(self, source: AudioSource) -> None:
         rate_hz = source.rate_hz
         self.info = AudioInfo(
-            duration_s=self._frames / rate_hz,
+            duration_s=self._frames / rate_hz if self._frames else None,
             source_rate_hz=rate_hz,
             source_channels=source.channels,
             container=source.container,

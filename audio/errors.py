@@ -70,6 +70,7 @@ class AccessDenied(FetchError):
     """The file or object may not be read with the present rights."""
 
     code = "permission_denied"
+    retryable = True
 
 
 class StorageError(FetchError):

@@ -91,7 +91,8 @@ def glob_to_regex(pattern: str) -> re.Pattern[str]:
 
 def has_audio_extension(name: str) -> bool:
     """Whether a file of this name is taken for a recording when its folder is listed."""
-    return PurePosixPath(name).suffix[1:].lower() in AUDIO_EXTENSIONS
+    path = PurePosixPath(name)
+    return path.suffix[1:].lower() in AUDIO_EXTENSIONS and not path.name.startswith("._")  # AppleDouble, from macOS
 
 
 def _list_disk(path: str) -> Iterator[Listed]:
@@ -124,7 +125,10 @@ def _expand(folder: str, parts: list[str]) -> Iterator[str | Unlisted]:
             yield from (file for file in files if regex.fullmatch(file.rpartition("/")[2]))
         for name in folders if rest else ():
             if regex.fullmatch(name.rpartition("/")[2]):
-                yield from _expand(f"{name}/", rest)
+                try:
+                    yield from _expand(f"{name}/", rest)
+                except ListingError:
+                    yield _unreadable(name)
 
 
 def glob_escape(text: str) -> str:
@@ -177,14 +181,15 @@ def _walk(root: str) -> Iterator[str | Unlisted]:
         except (OSError, ListingError) as error:
             if folder == root:
                 raise ListingError(str(error)) from None
-            yield Unlisted(
-                _printable(folder),
-                "unreadable_folder",
-                "the folder cannot be listed: make it readable, or leave it out",
-            )
+            yield _unreadable(folder)
             continue
         pending.extend(reversed(folders))
         yield from files
+
+
+def _unreadable(folder: str) -> Unlisted:
+    message = "the folder cannot be listed: make it readable, or leave it out"
+    return Unlisted(_printable(folder), "unreadable_folder", message)
 
 
 def _absolute(path: str) -> str:

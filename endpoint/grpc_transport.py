@@ -67,6 +67,12 @@ class GrpcTransport:
         self._channel.close()
 
     def _reply(self, call: Any) -> Reply:
+        try:
+            return self._read(call)
+        except Exception:  # noqa: BLE001 - a request without a reply would be waited for for ever
+            return Reply(grpc.StatusCode.UNKNOWN)
+
+    def _read(self, call: Any) -> Reply:
         code = call.code()
         if code is grpc.StatusCode.OK:
             return Reply(code, call.result() or b"")

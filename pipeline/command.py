@@ -17,7 +17,7 @@ from audio.recording import Recording
 from endpoint.settings import EndpointSettings
 from pipeline.launch import RunFailed, launch, running_endpoint
 from pipeline.options import parse
-from pipeline.outputs import check_outputs, note_run, remove_replaced, remove_unfinished
+from pipeline.outputs import make_folders, note_run, remove_replaced, remove_unfinished, replaced_outputs
 from pipeline.report import print_summary, shortfall
 from pipeline.settings import RunSettings
 from pipeline.stopping import INTERRUPTED, INTERRUPTION
@@ -34,9 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
         _check_inputs(arguments.run)
+        existing = replaced_outputs(arguments.run)
         if arguments.plan:
             return _plan(arguments.run)
-        existing = check_outputs(arguments.run)
+        make_folders(arguments.run)
         return _run(arguments.run, arguments.beam, existing)
     except UsageError as error:
         return _say(error, WRONG_USAGE)
@@ -79,7 +80,9 @@ def _plan(run: RunSettings) -> int:
                     unlisted[listed.uri] = listed.code
                 case Ignored():
                     ignored.add(listed.uri)
-    chosen = sorted(found)[: run.limit]
+    first = sorted({*found, *unlisted})[: run.limit]
+    chosen = [uri for uri in first if uri in found]
+    unlisted = {uri: unlisted[uri] for uri in first if uri not in found}
     target = run.target
     plan = {
         "recordings": len(chosen),

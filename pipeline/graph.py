@@ -31,16 +31,15 @@ def build(pipeline: beam.Pipeline, run: RunSettings, endpoint: EndpointSettings,
     embedded = packets | "Embed" >> EmbedPackets(run.embed_settings(endpoint))
     receipts = (embedded.receipts, listed["unlisted"]) | "All receipts" >> beam.Flatten()
     chosen = receipts | "Choose" >> ChooseRows()
-    written = (
-        chosen["places"] | "Embeddings" >> WriteEmbeddings(run.run_folder, run.output, run.output_format, run.run_id),
-        chosen["recordings"] | "Recordings" >> WriteRecordings(run.output, run.run_id),
-        chosen["failures"] | "Failures" >> WriteFailures(run.output, run.run_id),
-    )
+    write = WriteEmbeddings(run.run_folder, run.output, run.output_format, run.run_id)
+    embeddings = chosen["places"] | "Embeddings" >> write
+    recordings = chosen["recordings"] | "Recordings" >> WriteRecordings(run.output, run.run_id, after=embeddings)
+    failures = chosen["failures"] | "Failures" >> WriteFailures(run.output, run.run_id, after=recordings)
     tables = {
         "recordings": chosen["recordings"],
         "failures": chosen["failures"],
         "counts": embedded.counts,
         "ignored": listed["ignored"],
-        "written": written,
+        "written": (embeddings, recordings, failures),
     }
     tables | "Sum up" >> SumUp(run.summary_path, facts)

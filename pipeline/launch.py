@@ -26,7 +26,7 @@ from pipeline.watch import watching
 from rows.writer import flush_all
 from transforms.embed_packets import release_client
 from transforms.progress import PROGRESS
-from transforms.quiet import KNOWN_ERROR, QuietLog, mark_workers
+from transforms.quiet import INTERRUPT, KNOWN_ERROR, QuietLog, mark_workers
 
 
 class RunFailed(Exception):
@@ -60,15 +60,15 @@ def launch(run: RunSettings, endpoint: EndpointSettings, options: PipelineOption
             pipeline.run().wait_until_finish()
     except Exception as error:
         text = f"{type(error).__module__}.{type(error).__qualname__}: {error}"
-        if "KeyboardInterrupt" in text:  # it was raised within a bundle
+        if INTERRUPT.search(text):  # it was raised within a bundle
             raise KeyboardInterrupt from None
         known = KNOWN_ERROR.findall(text)
         if not known:
             raise
         raise RunFailed(known[-1]) from None
     finally:
-        flush_all()
         release_client()
+        flush_all()
         remove_unfinished(run.output, run.run_id)
 
 

@@ -11,15 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from audio.clips import ClipSettings
-from pipeline.beam_options import parse_beam_flags
+from pipeline.beam_options import LOCAL_RUNNERS, parse_beam_flags
 from pipeline.endpoints import MAX_CLIPS_PER_REQUEST, resolve
 from pipeline.settings import RunSettings
 from pipeline.usage import PROGRAM, UsageError
 
 _LONGEST_TIMEOUT_S = 3600
+_MOST_IN_FLIGHT = 1024
+"""Each takes some 3 MB of memory."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,10 +29,12 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message.removeprefix("argument "))
 
 
-def _whole_number(least: int) -> Callable[[str], int]:
+def _whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not re.fullmatch(r"[0-9]+", text) or int(text) < least:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        if most is not None and int(text) > most:
+            raise argparse.ArgumentTypeError(f"{text!r} is more than {most}")
         return int(text)
 
     return parse
@@ -136,7 +140,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     where.add_argument(
         "--requests_in_flight",
-        type=_whole_number(1),
+        type=_whole_number(1, _MOST_IN_FLIGHT),
         default=32,
         metavar="N",
         help="at most, in each process (default: 32)",
@@ -225,7 +229,19 @@ def parse(argv: Sequence[str]) -> Arguments:
             run.endpoint_settings(target.name, target.host)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    _check_reach(run, beam.view_as(StandardOptions).runner)
     return Arguments(run, given.plan, beam)
+
+
+def _check_reach(run: RunSettings, runner: str) -> None:
+    """Refuses paths on this machine for a runner whose workers are elsewhere."""
+    if runner not in LOCAL_RUNNERS:
+        for option, paths in (("input", run.inputs), ("output", (run.output,)), ("checkpoint", (run.checkpoint,))):
+            local = next((path for path in paths if not path.startswith("gs://")), None)
+            if local is not None:
+                raise UsageError(
+                    f"--{option} is {local!r}, which workers of --runner {runner} cannot reach: expected gs://..."
+                )
 
 
 def _checked_input(text: str) -> str:

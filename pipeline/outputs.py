@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
+from google.auth.exceptions import GoogleAuthError
 
+from audio.fetch import storage_client
+from audio.listing import ListingError
 from pipeline.settings import RunSettings
 from pipeline.usage import UsageError
 from transforms.files import is_local, read_whole, write_whole
@@ -59,35 +62,56 @@ def absolute(path: str) -> str:
     return os.path.abspath(path) if is_local(path) else path  # noqa: PTH100
 
 
-def check_outputs(run: RunSettings) -> list[str]:
+def replaced_outputs(run: RunSettings) -> list[str]:
     """The existing output files that this run will replace.
 
-    Raises UsageError if there are some and neither `--overwrite` was given nor an earlier run of this checkpoint
-    wrote them, and for an output or checkpoint that cannot be written.
+    Raises UsageError if there are some and neither `--overwrite` was given nor an earlier run of this checkpoint, with
+    the same fingerprint, wrote them; ListingError without credentials for Cloud Storage.
     """
-    for option, path in (("--output", run.output), ("--checkpoint", f"{run.checkpoint}/")):
-        if is_local(path):
-            folder = Path(path).parent if option == "--output" else Path(path)
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UsageError(
-                    f"{option} is {path!r}: the folder {str(folder)!r} cannot be made ({error.strerror})"
-                ) from None
-            if not os.access(folder, os.W_OK):
-                raise UsageError(f"{option} is {path!r}: the folder {str(folder)!r} may not be written")
-            if len(os.fsencode(Path(path).name)) > os.pathconf(folder, "PC_NAME_MAX") - _LONGEST_SUFFIX:
-                raise UsageError(
-                    f"{option} is {path!r}: file names that begin so are too long for the folder's file system"
-                )
+    if not (is_local(run.output) and is_local(run.checkpoint)):
+        _check_credentials(run)
     existing = existing_outputs(run.output)
-    own = any(earlier.get("output") == absolute(run.output) for earlier in earlier_runs(run.checkpoint))
+    mine = {"output": absolute(run.output), "fingerprint": run.fingerprint}
+    own = any(
+        mine.items() <= {key: earlier.get(key) for key in mine}.items() for earlier in earlier_runs(run.checkpoint)
+    )
     if existing and not (run.overwrite or own):
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise UsageError(
             f"--output {run.output!r} exists ({existing[0]}{more}): choose another, or give --overwrite to replace it"
         )
     return existing
+
+
+def _check_credentials(run: RunSettings) -> None:
+    """Beam itself would try for minutes, with a stack trace for each time."""
+    try:
+        storage_client()
+    except GoogleAuthError as error:
+        raise ListingError(
+            f"no usable credentials for Cloud Storage, where {run.output!r} is to be ({type(error).__name__}): "
+            "run 'gcloud auth application-default login'"
+        ) from None
+
+
+def make_folders(run: RunSettings) -> None:
+    """Makes the folders of output and checkpoint on disk; UsageError if they cannot be made or written."""
+    for option, path in (("--output", run.output), ("--checkpoint", f"{run.checkpoint}/")):
+        if not is_local(path):
+            continue
+        folder = Path(path).parent if option == "--output" else Path(path)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"{option} is {path!r}: the folder {str(folder)!r} cannot be made ({error.strerror})"
+            ) from None
+        if not os.access(folder, os.W_OK):
+            raise UsageError(f"{option} is {path!r}: the folder {str(folder)!r} may not be written")
+        if len(os.fsencode(Path(path).name)) > os.pathconf(folder, "PC_NAME_MAX") - _LONGEST_SUFFIX:
+            raise UsageError(
+                f"{option} is {path!r}: file names that begin so are too long for the folder's file system"
+            )
 
 
 def note_run(run: RunSettings, facts: dict[str, Any]) -> None:

@@ -32,6 +32,8 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
     for stage, codes in summary["failures_by_stage"].items():
         for code, count in codes.items():
             table.add_row(f"failures in {stage}", f"{count:,}", code)
+    if summary["retryable_failures"]:
+        table.add_row("of these failures", f"{summary['retryable_failures']:,}", "may pass in another run")
     if summary["gaps_filled"]:
         table.add_row("gaps filled", f"{summary['gaps_filled']:,}", "with silence, where frames are missing")
     table.add_row("model", "", Text(summary["model_id"]))
@@ -67,7 +69,7 @@ def shortfall(summary: dict[str, Any], max_failure_fraction: float) -> str | Non
             return f"nothing was embedded: all clips were skipped ({reasons})"
         return "nothing could be embedded: the failures file and the recordings table say why"
     failed = by_status["failed"] + by_status["partial"]
-    if failed > max_failure_fraction * summary["recordings"]:
+    if failed / summary["recordings"] > max_failure_fraction:
         return (
             f"{failed} of {summary['recordings']} recordings have failures, "
             f"more than --max_failure_fraction {max_failure_fraction:g} allows"

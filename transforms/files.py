@@ -15,13 +15,15 @@ from apache_beam.io.filesystems import FileSystems
 class WriteError(Exception):
     """A file could not be written; the message names it and says why."""
 
-    def __init__(self, path: str, strerror: str) -> None:
-        super().__init__(path, strerror)
-        self.strerror = strerror
+    # One argument, the whole message: Beam appends the step's name to the first one.
+    strerror = ""
 
-    def __str__(self) -> str:
-        path, strerror = self.args
-        return f"cannot write {path!r} ({strerror}): is there space, and may it be written?"
+    @classmethod
+    def of(cls, path: str, strerror: str) -> WriteError:
+        """The error of `path`, with the system's word for what is wrong."""
+        error = cls(f"cannot write {path!r} ({strerror}): is there space, and may it be written?")
+        error.strerror = strerror
+        return error
 
 
 @contextmanager
@@ -30,7 +32,7 @@ def explained(path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, BeamIOError) as error:
-        raise WriteError(path, getattr(error, "strerror", None) or type(error).__name__) from error
+        raise WriteError.of(path, getattr(error, "strerror", None) or type(error).__name__) from error
 
 
 def is_local(path: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import BinaryIO, Protocol
@@ -121,8 +122,7 @@ class PacketWork:
         counts: Counter[str] = Counter()
         stream: ClipStream | None = None
         try:
-            with self._open_file(recording) as file:
-                stream = open_clips(file, self._clips)
+            with self._open_file(recording) as file, closing(open_clips(file, self._clips)) as stream:
                 for item in stream:
                     counts["clips"] += 1
                     match item:

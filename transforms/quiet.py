@@ -14,6 +14,8 @@ KNOWN_ERROR: Final = re.compile(
 )
 """In a stack trace, or in one whose line ends are written as `\\n`, as worker processes log it."""
 
+INTERRUPT: Final = re.compile(r"(?:^|\\n|\n|: )(?:builtins\.)?KeyboardInterrupt(?:$|:|\\n|\n| \[while running)")
+
 _NOISE: Final = "No semi_persistent_directory found"
 """Each of Beam's local worker processes says so, of a folder that only containers have."""
 
@@ -22,7 +24,7 @@ _WORKER: Final = "HEAR_PIPELINE_WORKER"
 
 def is_known(text: str) -> bool:
     """Whether `text` is about what is, or need not be, said in one line."""
-    return bool(KNOWN_ERROR.search(text) or "KeyboardInterrupt" in text or _NOISE in text)
+    return bool(KNOWN_ERROR.search(text) or INTERRUPT.search(text) or _NOISE in text)
 
 
 class QuietLog(logging.Filter):

@@ -93,7 +93,7 @@ class _NameShards(beam.DoFn, Generic[T]):
         self._suffix = suffix
         self._open_writer = open_writer
 
-    def process(self, _once: None, written: Iterable[str]) -> Iterator[str]:
+    def process(self, _once: None, written: Iterable[str], _after: Iterable[str] = ()) -> Iterator[str]:
         paths = sorted(written)
         names = [shard_name(self._prefix, index, len(paths), self._suffix) for index in range(len(paths))]
         for path, name in zip(paths, names, strict=True):
@@ -136,14 +136,21 @@ class WriteShards(beam.PTransform, Generic[T]):
       suffix: of the names, with its dot.
       open_writer: what writes elements into an open file; pickled.
       run_id: keeps the unfinished shards of different runs apart; they are in a hidden folder beside the output.
+      after: what must be there before the shards get their names, so that a run that fails names none.
 
     Returns the names of the files.
     """
 
     def __init__(
-        self, prefix: str, suffix: str, open_writer: Callable[[BinaryIO], ShardWriter[T]], run_id: str
+        self,
+        prefix: str,
+        suffix: str,
+        open_writer: Callable[[BinaryIO], ShardWriter[T]],
+        run_id: str,
+        after: beam.PCollection | None = None,
     ) -> None:
         super().__init__()
+        self._after = after
         self._prefix = prefix
         self._suffix = suffix
         self._open_writer = open_writer
@@ -151,11 +158,8 @@ class WriteShards(beam.PTransform, Generic[T]):
 
     def expand(self, elements: beam.PCollection) -> beam.PCollection:
         written = elements | "Write shards" >> beam.ParDo(_WriteShard(self._folder, self._open_writer))
-        return (
-            elements.pipeline
-            | "Once" >> beam.Create([None])
-            | "Name shards"
-            >> beam.ParDo(
-                _NameShards(self._folder, self._prefix, self._suffix, self._open_writer), beam.pvalue.AsIter(written)
-            )
-        )
+        name = _NameShards(self._folder, self._prefix, self._suffix, self._open_writer)
+        waits_for = [beam.pvalue.AsIter(written)]
+        if self._after is not None:
+            waits_for.append(beam.pvalue.AsIter(self._after))
+        return elements.pipeline | "Once" >> beam.Create([None]) | "Name shards" >> beam.ParDo(name, *waits_for)

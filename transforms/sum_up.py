@@ -35,7 +35,7 @@ def count_recording(row: RecordingRow) -> Counts:
 
 def count_failure(row: FailureRow) -> Counts:
     """A failure's part of the summary's counts."""
-    return {f"failures/{row.stage}/{row.code}": 1}
+    return {f"failures/{row.stage}/{row.code}": 1, "retryable_failures": int(row.retryable)}
 
 
 def add_counts(counts: Iterable[Counts]) -> Counts:
@@ -71,6 +71,7 @@ def summarise(counts: Counts, ignored: list[str], facts: Mapping[str, Any]) -> d
         "skipped": sum(skipped.values()),
         "skipped_by_reason": skipped,
         "failures_by_stage": failures,
+        "retryable_failures": counts.get("retryable_failures", 0),
         "audio_s": counts.get("audio_ms", 0) / 1000,
         "gaps_filled": counts.get("gaps", 0),
         "requests": counts.get("requests", 0),

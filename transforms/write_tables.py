@@ -133,22 +133,22 @@ class _GatherRecordings(beam.DoFn):
 
 
 class WriteRecordings(beam.PTransform):
-    """Rows of recordings into `PREFIX-recordings-SSSSS-of-NNNNN.parquet`; returns the names of the files."""
+    """Rows of recordings into `PREFIX-recordings-SSSSS-of-NNNNN.parquet`, named after `after`; returns the files' names."""
 
-    def __init__(self, prefix: str, run_id: str) -> None:
+    def __init__(self, prefix: str, run_id: str, after: beam.PCollection | None = None) -> None:
         super().__init__()
-        self._write = WriteShards(f"{prefix}-recordings", ".parquet", RECORDINGS_TO_PARQUET, run_id)
+        self._write = WriteShards(f"{prefix}-recordings", ".parquet", RECORDINGS_TO_PARQUET, run_id, after)
 
     def expand(self, recordings: beam.PCollection) -> beam.PCollection:
         return recordings | "Gather" >> beam.ParDo(_GatherRecordings()) | "Write" >> self._write
 
 
 class WriteFailures(beam.PTransform):
-    """Failures into `PREFIX-failures-SSSSS-of-NNNNN.jsonl`; returns the names of the files."""
+    """Failures into `PREFIX-failures-SSSSS-of-NNNNN.jsonl`, named after `after`; returns the names of the files."""
 
-    def __init__(self, prefix: str, run_id: str) -> None:
+    def __init__(self, prefix: str, run_id: str, after: beam.PCollection | None = None) -> None:
         super().__init__()
-        self._write = WriteShards(f"{prefix}-failures", ".jsonl", FailuresWriter, run_id)
+        self._write = WriteShards(f"{prefix}-failures", ".jsonl", FailuresWriter, run_id, after)
 
     def expand(self, failures: beam.PCollection) -> beam.PCollection:
         return failures | "Write" >> self._write

@@ -199,7 +199,7 @@ class _Answers(BaseHTTPRequestHandler):
 @_LEAVES_CONNECTIONS
 @pytest.mark.parametrize(
     ("status", "code", "retryable"),
-    [(401, "permission_denied", False), (403, "permission_denied", False), (503, "storage_error", True)],
+    [(401, "permission_denied", True), (403, "permission_denied", True), (503, "storage_error", True)],
 )
 def test_refusals_and_failures_of_the_service(
     status: int, code: str, retryable: bool, use: Callable[[str], None], monkeypatch: pytest.MonkeyPatch

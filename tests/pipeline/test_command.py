@@ -46,12 +46,12 @@ def test_a_plan_counts_what_a_run_would_take_and_leaves_nothing(
 ) -> None:
     for name in ("a", "b", "c"):
         write_wav(tmp_path / "in" / f"{name}.wav", 1.0)
-    (tmp_path / "in" / "lost.wav").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "in" / "aa-lost.wav").symlink_to(tmp_path / "nowhere")
     (tmp_path / "in" / "notes.txt").write_text("no recording")
-    told = plan(tmp_path, capsys, "--limit=2", f"--input={tmp_path}/in/a.wav")
+    told = plan(tmp_path, capsys, "--limit=3", f"--input={tmp_path}/in/a.wav")
     assert (told["recordings"], told["size_bytes"]) == (2, 2 * (44 + 32000))
     assert (told["first"], told["last"]) == (f"{tmp_path}/in/a.wav", f"{tmp_path}/in/b.wav")
-    assert told["not_readable"] == {f"{tmp_path}/in/lost.wav": "missing_file"}
+    assert told["not_readable"] == {f"{tmp_path}/in/aa-lost.wav": "missing_file"}
     assert told["ignored_files"] == 1
     assert not (tmp_path / "out").exists()
 

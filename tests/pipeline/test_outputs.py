@@ -3,7 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.outputs import check_outputs, earlier_runs, existing_outputs, note_run, remove_replaced
+from pipeline.outputs import (
+    earlier_runs,
+    existing_outputs,
+    make_folders,
+    note_run,
+    remove_replaced,
+    replaced_outputs,
+)
 from pipeline.usage import UsageError
 from tests.pipeline.commands import settings
 
@@ -54,37 +61,55 @@ def test_where_there_is_no_folder_there_is_no_output(tmp_path: Path) -> None:
 
 def test_output_that_is_there_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"exists .* and 5 more\): choose another, or give --overwrite"):
-        check_outputs(settings(tmp_path))
+        replaced_outputs(settings(tmp_path))
 
 
 def test_output_that_is_there_may_be_overwritten_when_the_user_says_so(folder: Path, tmp_path: Path) -> None:
     arguments = settings(tmp_path)
     run = type(arguments)(**{**vars(arguments), "overwrite": True})
-    assert check_outputs(run) == sorted(str(folder / name) for name in OURS)
+    assert replaced_outputs(run) == sorted(str(folder / name) for name in OURS)
 
 
 def test_a_checkpoints_own_earlier_output_is_replaced(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    note_run(settings(tmp_path), {"run_id": "x"})
-    assert len(check_outputs(settings(tmp_path))) == len(OURS)
+    note_run(settings(tmp_path), {"run_id": "x", "fingerprint": settings(tmp_path).fingerprint})
+    assert len(replaced_outputs(settings(tmp_path))) == len(OURS)
     monkeypatch.chdir(tmp_path)
-    assert len(check_outputs(settings(tmp_path, output="out/r", checkpoint=f"{folder}/r-checkpoint"))) == len(OURS)
+    assert len(replaced_outputs(settings(tmp_path, output="out/r", checkpoint=f"{folder}/r-checkpoint"))) == len(OURS)
 
 
 def test_output_of_another_prefix_or_checkpoint_is_not_its_own(folder: Path, tmp_path: Path) -> None:
     note_run(settings(tmp_path, output=str(folder / "other"), checkpoint=str(folder / "ck")), {})
     with pytest.raises(UsageError, match="--overwrite"):
-        check_outputs(settings(tmp_path, checkpoint=str(folder / "ck")))
+        replaced_outputs(settings(tmp_path, checkpoint=str(folder / "ck")))
     note_run(settings(tmp_path, checkpoint=str(folder / "ck2")), {})
     with pytest.raises(UsageError, match="--overwrite"):
-        check_outputs(settings(tmp_path))
+        replaced_outputs(settings(tmp_path))
 
 
 def test_folders_are_made(tmp_path: Path) -> None:
     run = settings(tmp_path, output=str(tmp_path / "new" / "er" / "r"))
-    assert check_outputs(run) == []
+    assert replaced_outputs(run) == []
+    assert not (tmp_path / "new").exists()
+    make_folders(run)
     assert (tmp_path / "new" / "er" / "r-checkpoint").is_dir()
+
+
+def test_output_of_another_model_is_not_its_own(folder: Path, tmp_path: Path) -> None:
+    note_run(settings(tmp_path), {"fingerprint": settings(tmp_path, model_id="hear").fingerprint})
+    with pytest.raises(UsageError, match="--overwrite"):
+        replaced_outputs(settings(tmp_path))
+
+
+def test_damaged_notes_of_earlier_runs_say_nothing(folder: Path, tmp_path: Path) -> None:
+    for name, text in (("a", "{"), ("b", "[1]"), ("c", "\xff")):
+        path = folder / "r-checkpoint" / name / "run.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(text, encoding="latin-1")
+    assert earlier_runs(settings(tmp_path).checkpoint) == []
+    with pytest.raises(UsageError, match="--overwrite"):
+        replaced_outputs(settings(tmp_path))
 
 
 def test_a_run_writes_down_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,9 @@ WRONG_VALUES = [
     ("clips_per_request", "0", ["--clips_per_request", "'0'", "at least 1"]),
     ("clips_per_request", "5", ["--clips_per_request", "5", "at most 4"]),
     ("requests_in_flight", "0", ["--requests_in_flight", "'0'", "at least 1"]),
+    ("requests_in_flight", "1025", ["--requests_in_flight", "'1025'", "more than 1024"]),
+    ("timeout_s", "1e10", ["--timeout_s", "'1e10'", "3600 at most"]),
+    ("model_id", "a b", ["--model_id", "'a b'", "letters, digits"]),
     ("max_attempts", "none", ["--max_attempts", "'none'", "at least 1"]),
     ("timeout_s", "0", ["--timeout_s", "'0'", "above 0"]),
     ("timeout_s", "-5", ["--timeout_s", "'-5'", "above 0"]),
@@ -188,3 +191,14 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for option in {option for option, _, _ in WRONG_VALUES} - {"runner", "direct_num_workers", "direct_running_mode"}:
         assert f"--{option}" in text
+
+
+@pytest.mark.parametrize("option", ["input", "output", "checkpoint"])
+def test_paths_on_this_machine_are_refused_for_workers_elsewhere(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = {"input": "gs://b/in", "output": "gs://b/out", "checkpoint": "gs://b/ck", option: "here/r"}
+    arguments = [f"--{name}={path}" for name, path in paths.items()]
+    said = refused(capsys, [*arguments, f"--endpoint={REMOTE}", "--runner=DataflowRunner"])
+    assert f"--{option} is 'here/r'" in said
+    assert "gs://" in said

@@ -141,7 +141,7 @@ def test_the_summary_is_written_when_all_tables_are(tmp_path: Path) -> None:
         RecordingRow("/a", "1", 5, 2.5, None, None, None, None, None, 1, 0.1, 3, 2, 1, 0, 0, "partial", ["timeout"]),
         RecordingRow("/b", "1", 5, None, None, None, None, None, None, 0, 0.0, 0, 0, 0, 0, 0, "failed", ["not_audio"]),
     ]
-    failures = [failure_row("c", stage="endpoint", code="timeout"), failure_row(code="not_audio")]
+    failures = [failure_row("c", stage="endpoint", code="timeout", retryable=True), failure_row(code="not_audio")]
     sent = [
         {"requests": 2, "retries": 1},
         {"requests": 1, "retries": 0, "throttled_ms": 1500},
@@ -159,6 +159,7 @@ def test_the_summary_is_written_when_all_tables_are(tmp_path: Path) -> None:
         "skipped": 0,
         "skipped_by_reason": {},
         "failures_by_stage": {"decode": {"not_audio": 1}, "endpoint": {"timeout": 1}},
+        "retryable_failures": 1,
         "audio_s": 2.5,
         "gaps_filled": 1,
         "requests": 3,
