@@ -10,7 +10,6 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, st
 
 PACKAGE = "google.cloud.aiplatform.v1"
 SERVICE_NAME = f"{PACKAGE}.PredictionService"
-PREDICT_METHOD = f"/{SERVICE_NAME}/Predict"
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _VALUE = ".google.protobuf.Value"

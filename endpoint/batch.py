@@ -44,11 +44,11 @@ class Batch:
     gRPC holds its bytes anyway while it is out, and they serve for sending again and for the parts.
     """
 
-    def __init__(self, samples: Sequence[npt.NDArray[np.float32]], on_done: Callable[[Outcome], None]) -> None:
-        self._samples: tuple[npt.NDArray[np.float32], ...] = tuple(samples)
+    def __init__(self, clips: Sequence[npt.NDArray[np.float32]], on_done: Callable[[Outcome], None]) -> None:
+        self._clips: tuple[npt.NDArray[np.float32], ...] = tuple(clips)
         self._request = b""
-        self._results: list[ClipResult | None] = [None] * len(samples)
-        self._parts = [Part(0, len(samples))]
+        self._results: list[ClipResult | None] = [None] * len(clips)
+        self._parts = [Part(0, len(clips))]
         self._on_done = on_done
         self.requests = 0
         self.retries = 0
@@ -65,9 +65,9 @@ class Batch:
 
     def request(self, endpoint: str) -> bytes:
         """The request for the current part."""
-        if self._samples:
-            self._request = encode_predict_request(endpoint, self._samples)
-            self._samples = ()
+        if self._clips:
+            self._request = encode_predict_request(endpoint, self._clips)
+            self._clips = ()
         return part_of_request(self._request, len(self._results), self.part.start, self.part.stop)
 
     def split(self, *, failures: int) -> None:
@@ -92,5 +92,5 @@ class Batch:
     def finish(self, error: RunEnded | None = None) -> None:
         """Hands the outcome to whoever submitted the batch, and lets go of what was sent."""
         results = () if error else tuple(result for result in self._results if result is not None)
-        self._samples, self._request = (), b""
+        self._clips, self._request = (), b""
         self._on_done(Outcome(results, self.requests, self.retries, error))

@@ -67,11 +67,11 @@ class Client:
         self._thread = threading.Thread(target=self._run, name="hear-endpoint-client", daemon=True)
         self._thread.start()
 
-    def submit(self, samples: Sequence[npt.NDArray[np.float32]], on_done: Callable[[Outcome], None]) -> None:
+    def submit(self, clips: Sequence[npt.NDArray[np.float32]], on_done: Callable[[Outcome], None]) -> None:
         """Sends a batch; blocks while `max_in_flight` batches have not had their outcome.
 
         Args:
-            samples: 1 to `clips_per_request` arrays of float32, shape (32000,); not to be changed before `on_done`.
+            clips: 1 to `clips_per_request` arrays of float32, shape (32000,); not to be changed before `on_done`.
             on_done: called exactly once, on the client's thread, which stands still meanwhile: it should be quick, and
                 cannot submit or close. If it raises, the run ends, and the next `submit` or `close` raises the same.
 
@@ -80,10 +80,10 @@ class Client:
             RunEnded: if the run has ended; then `on_done` is not called.
         """
         self._must_not_be_own_thread()
-        if len(samples) > self._settings.clips_per_request:
-            raise ValueError(f"a batch of {len(samples)} clips: expected {self._settings.clips_per_request} at most")
-        check_clips(samples)
-        batch = Batch(samples, on_done)
+        if len(clips) > self._settings.clips_per_request:
+            raise ValueError(f"a batch of {len(clips)} clips: expected {self._settings.clips_per_request} at most")
+        check_clips(clips)
+        batch = Batch(clips, on_done)
         with self._window:
             while self._ended is None and self._unfinished >= self._settings.max_in_flight:
                 self._window.wait()

@@ -151,7 +151,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=_whole_number(1),
         default=8,
         metavar="N",
-        help="how often a request is sent at most (default: 8)",
+        help="attempts in a row until the clips of a request count as failed (default: 8)",
     )
 
     output = parser.add_argument_group("output")

@@ -29,7 +29,7 @@ _NO_EMBEDDING = np.empty(0, np.float32)
 class Predictor(Protocol):
     """What is asked for embeddings: endpoint.client.Client, or a fake of it."""
 
-    def submit(self, samples: Sequence[np.ndarray], on_done: Callable[[Outcome], None]) -> None:
+    def submit(self, clips: Sequence[np.ndarray], on_done: Callable[[Outcome], None]) -> None:
         """Sends clips; blocks while too many requests are out; `on_done` is called once, on another thread."""
 
 
@@ -55,7 +55,7 @@ class _Packet:
 
 @dataclass
 class _Batch:
-    samples: list[np.ndarray] = field(default_factory=list)
+    clips: list[np.ndarray] = field(default_factory=list)
     rows: list[tuple[str, EmbeddingRow]] = field(default_factory=list)
 
 
@@ -97,7 +97,7 @@ class PacketWork:
         batch = _Batch()
         for segment in packet.segments:
             batch = self._segment(state, segment.recording, batch)
-        if batch.samples:
+        if batch.clips:
             self._send(state, batch)
         self._one_less(state)
         return self._writer.receipts()
@@ -127,9 +127,9 @@ class PacketWork:
                     counts["clips"] += 1
                     match item:
                         case Clip():
-                            batch.samples.append(item.samples)
+                            batch.clips.append(item.samples)
                             batch.rows.append((segment, self._row(recording, stream, item)))
-                            if len(batch.samples) == self._rows.clips_per_request:
+                            if len(batch.clips) == self._rows.clips_per_request:
                                 self._send(state, batch)
                                 batch = _Batch()
                         case SkippedClip():
@@ -175,7 +175,7 @@ class PacketWork:
             self._out += 1
             state.waiting += 1
         try:
-            self._client.submit(batch.samples, partial(self._answered, state, batch.rows))
+            self._client.submit(batch.clips, partial(self._answered, state, batch.rows))
         except BaseException:
             with self._changed:
                 self._out -= 1

@@ -63,18 +63,18 @@ class FakeEndpoint:
         self._judge = judge
         self._ends_after = ends_after
 
-    def submit(self, samples: Sequence[np.ndarray], on_done: Callable[[Outcome], None]) -> None:
+    def submit(self, clips: Sequence[np.ndarray], on_done: Callable[[Outcome], None]) -> None:
         if len(self.requests) == self._ends_after:
             raise RunEnded("the endpoint is not there: check --endpoint")
-        assert samples
-        for clip in samples:
+        assert clips
+        for clip in clips:
             assert (clip.shape, clip.dtype) == ((32000,), np.float32)
-        self.requests.append(Request(tuple(map(self._judge, samples)), on_done, list(map(weakref.ref, samples))))
+        self.requests.append(Request(tuple(map(self._judge, clips)), on_done, list(map(weakref.ref, clips))))
 
 
 class PromptEndpoint(FakeEndpoint):
     """Answers each batch before `submit` returns."""
 
-    def submit(self, samples: Sequence[np.ndarray], on_done: Callable[[Outcome], None]) -> None:
-        super().submit(samples, on_done)
+    def submit(self, clips: Sequence[np.ndarray], on_done: Callable[[Outcome], None]) -> None:
+        super().submit(clips, on_done)
         self.requests[-1].answer()
