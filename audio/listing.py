@@ -106,6 +106,8 @@ def _list_disk(path: str) -> Iterator[Listed]:
         yield _on_disk(path)
     elif _GLOB_CHARACTERS.search(path):
         folder, *parts = path.split("/")
+        for part in parts:
+            _compile(part)  # a wrong one is the whole pattern's fault, not that of the folder where it comes to bear
         for file in _expand(folder + "/", parts):
             yield file if isinstance(file, Unlisted) else _on_disk(file)
 

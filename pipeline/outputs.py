@@ -19,8 +19,6 @@ from pipeline.usage import UsageError
 from transforms.files import is_local, read_whole, write_whole
 
 _NAMES = r"(-\d{5}-of-\d{5}\.(tfrecord|parquet)|-recordings-\d{5}-of-\d{5}\.parquet|-failures-\d{5}-of-\d{5}\.jsonl|-summary\.json)"
-
-
 _LONGEST_SUFFIX = len("..-recordings-20260101T000000Z-000000.parquet")
 _RUN_ID = r"\d{8}T\d{6}Z-[0-9a-f]{6}"
 

@@ -227,11 +227,10 @@ class PacketWork:
             self._writer.finish(state.packet_id)
 
     def _fail_clip(self, state: _Packet, recording: Recording, clip: FailedClip) -> None:
-        identity = clip_id(recording, clip.channel, clip.start_sample, self._rows.fingerprint)
         row = FailureRow(
             recording.uri,
             recording.version,
-            identity,
+            clip_id(recording, clip.channel, clip.start_sample, self._rows.fingerprint),
             clip.channel,
             clip.start_sample / SAMPLE_RATE_HZ,
             "decode",

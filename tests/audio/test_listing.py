@@ -190,6 +190,11 @@ def test_two_stars_match_across_any_number_of_folders(parts: list[str]) -> None:
     assert bool(glob_to_regex("data/*/x.wav").fullmatch(path)) == (len(parts) == 1)
 
 
+def test_an_impossible_set_is_no_fault_of_the_folder_in_which_it_would_be_looked_for(folder: Path) -> None:
+    with pytest.raises(PatternError, match=r"\[z-a\]"):
+        list(list_input(str(folder / "s*" / "[z-a].wav")))
+
+
 def test_an_impossible_set_is_an_error_that_names_the_pattern(tmp_path: Path) -> None:
     with pytest.raises(PatternError, match=r"\[z-a\]"):
         list(list_input(str(tmp_path / "[z-a].wav")))
