@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 
 # Matrices here are small: numpy's BLAS threads would only wait for each other, at the expense of whoever is measured.
@@ -12,49 +11,74 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import asyncio
 import contextlib
 import logging
-import math
 import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
 
+import aiohttp
+import numpy as np
+
 from emulator.arrivals import ArrivalsLog
-from emulator.rules import is_endpoint_name
-from emulator.service import DEFAULT_ENDPOINT_NAME, PredictionService, ServiceSettings, start_server
+from emulator.grpc_server import start_grpc
+from emulator.objects import ObjectReader
+from emulator.options import Options, parse_options
+from emulator.rest import start_rest
+from emulator.service import PredictionService
+from emulator.standin import CLIP_SAMPLES, MODEL_ID, embed
+from emulator.tokens import TokenInfo
 
-MAX_LATENCY_MS = 60_000
-"""The real service gives up after 60 s, whatever the client asks."""
-
+_FETCH_TIMEOUT_S = 30.0
 _PARENT_CHECK_S = 0.5
+
+
+_log = logging.getLogger("emulator")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status (0 told to stop, 1 could not serve); usage errors exit with 2."""
-    options = _parser().parse_args(argv)
+    options = parse_options(argv)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="local endpoint: %(message)s")
     try:
-        with contextlib.ExitStack() as stack:
-            arrivals = stack.enter_context(ArrivalsLog(options.arrivals_log)) if options.arrivals_log else None
-            service = PredictionService(ServiceSettings(options.endpoint, options.latency_ms), arrivals)
-            asyncio.run(_serve(service, options.port, exit_with_parent=options.exit_with_parent))
+        asyncio.run(_serve(options))
     except OSError as error:
         print(f"local endpoint: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _serve(service: PredictionService, port: int, *, exit_with_parent: bool) -> None:
+async def _serve(options: Options) -> None:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopped.set)
     # Ctrl-C reaches a terminal's whole group: the parent, whose requests are still out, decides when its child stops.
-    loop.add_signal_handler(signal.SIGINT, (lambda: None) if exit_with_parent else stopped.set)
-    server, bound_port = await start_server(service, port)
-    if exit_with_parent:
-        _watch_parent(lambda: loop.call_soon_threadsafe(stopped.set))
-    print(f"listening on 127.0.0.1:{bound_port}", flush=True)
-    await stopped.wait()
-    await server.stop(grace=None)
+    loop.add_signal_handler(signal.SIGINT, (lambda: None) if options.exit_with_parent else stopped.set)
+    async with contextlib.AsyncExitStack() as stack:
+        arrivals = stack.enter_context(ArrivalsLog(options.arrivals_log)) if options.arrivals_log else None
+        session = await stack.enter_async_context(_session())
+        tokens = TokenInfo(session, options.token_info_url) if options.token_info_url else None
+        service = PredictionService(options.service, ObjectReader(session, options.storage_host, tokens), arrivals)
+        # Builds the stand-in's tables, so that the first request need not wait for them.
+        embed(np.zeros((1, CLIP_SAMPLES), np.float32))
+        server, port = await start_grpc(service, options.port)
+        stack.push_async_callback(server.stop, None)
+        runner, rest_port = await start_rest(service, options.rest_port)
+        stack.push_async_callback(runner.cleanup)
+        names = ", ".join(service.endpoint_names)
+        _log.info("a stand-in answers as %s: its embeddings (%s) are NOT HeAR's", names, MODEL_ID)
+        if options.exit_with_parent:
+            _watch_parent(lambda: loop.call_soon_threadsafe(stopped.set))
+        print(f"listening on 127.0.0.1:{port}\nREST on 127.0.0.1:{rest_port}", flush=True)
+        await stopped.wait()
+
+
+def _session() -> aiohttp.ClientSession:
+    """For the storage and the token server: no proxy, no .netrc, no cookies, whatever the environment says."""
+    return aiohttp.ClientSession(
+        trust_env=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=_FETCH_TIMEOUT_S),
+    )
 
 
 def _watch_parent(on_end: Callable[[], object]) -> None:
@@ -80,50 +104,6 @@ def _watch_parent(on_end: Callable[[], object]) -> None:
 
     threading.Thread(target=watch_pipe, daemon=True).start()
     threading.Thread(target=watch_id, daemon=True).start()
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m emulator",
-        description="A local HeAR endpoint on 127.0.0.1. Its embeddings come from a stand-in; it is not HeAR.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--port", type=_port, default=0, metavar="N", help="port to listen on (default: a free one)")
-    parser.add_argument(
-        "--latency_ms", type=_latency_ms, default=0.0, metavar="N", help="service time of a request (default: 0)"
-    )
-    parser.add_argument("--arrivals_log", metavar="FILE", help="append a JSON line for each request")
-    parser.add_argument(
-        "--endpoint",
-        type=_endpoint,
-        default=DEFAULT_ENDPOINT_NAME,
-        metavar="NAME",
-        help="name of the endpoint to serve (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--exit_with_parent", action="store_true", help="stop when standard input closes or the parent ends"
-    )
-    return parser
-
-
-def _port(text: str) -> int:
-    if text.isascii() and text.isdecimal() and int(text) <= 65535:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a port: expected 0 to 65535")
-
-
-def _latency_ms(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        value = float(text)
-        if math.isfinite(value) and 0 <= value <= MAX_LATENCY_MS:
-            return value
-    raise argparse.ArgumentTypeError(f"{text!r} is not a service time: expected 0 to {MAX_LATENCY_MS} milliseconds")
-
-
-def _endpoint(text: str) -> str:
-    if is_endpoint_name(text):
-        return text
-    raise argparse.ArgumentTypeError(f"{text!r} is not an endpoint: expected projects/P/locations/L/endpoints/E")
 
 
 if __name__ == "__main__":

@@ -1,38 +1,67 @@
-"""The arrivals log: one JSON line a request, written when it arrives, for tests to count and compare."""
+"""The arrivals log: one JSON line a request, for tests to count and compare."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-import numpy as np
-import numpy.typing as npt
+
+@dataclass
+class Arrival:
+    """What is known of a request while it is served.
+
+    Attributes:
+        number: 1 for the first request; faults are drawn by it.
+        t_s: monotonic clock, at arrival.
+        transport: `grpc` or `rest`.
+        in_flight: requests that were being served when it arrived, this one included.
+        endpoint: the endpoint that it names, None until that is known to be an endpoint's name.
+        instances: how many it holds, 0 until it is read.
+        fault: the fault on purpose that it got, None if none.
+        is_logged: whether its line is written.
+    """
+
+    number: int
+    t_s: float
+    transport: str
+    in_flight: int
+    endpoint: str | None = None
+    instances: int = 0
+    fault: str | None = None
+    is_logged: bool = False
 
 
 class ArrivalsLog:
     """Appends to a file, a line at a time, unbuffered: what arrived is on record even if this process is killed.
 
-    A line holds `t_s` (monotonic clock, at arrival), `unix_s`, `status` (the answer's gRPC status), `in_flight`
-    (requests that were being served, this one included) and `clips`: for each clip of an accepted request, in order,
-    the first 16 hex digits of the SHA-256 of its 32000 little-endian float32 samples. No sample is ever written.
+    A line holds the fields of `Arrival`, `unix_s` (its time by the wall clock), `status` (the answer's gRPC status,
+    CANCELLED if the caller gave up first) and `clips`: for each clip that the model was given, in order, the first 16
+    hex digits of the SHA-256 of its 32000 little-endian float32 samples. A request that is answered is logged before its
+    answer goes out, but may be logged later than one that came after it. No sample and no token is ever written.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Opens or creates the file, readable by its owner only; raises OSError."""
         self._file = os.open(Path(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
-    def write(self, t_s: float, status: str, in_flight: int, clips: npt.NDArray[np.float32]) -> None:
-        """Records one request; `clips` is float32 (n, 32000), n = 0 for one that was refused."""
+    def write(self, arrival: Arrival, status: str, clips: Sequence[str] = ()) -> None:
+        """Records one request; `clips` are digests, none for one that was refused."""
         line = {
-            "t_s": t_s,
-            "unix_s": time.time() - (time.monotonic() - t_s),
+            "number": arrival.number,
+            "t_s": arrival.t_s,
+            "unix_s": time.time() - (time.monotonic() - arrival.t_s),
+            "transport": arrival.transport,
+            "endpoint": arrival.endpoint,
             "status": status,
-            "in_flight": in_flight,
-            "clips": [clip_digest(clip) for clip in clips],
+            "fault": arrival.fault,
+            "in_flight": arrival.in_flight,
+            "instances": arrival.instances,
+            "clips": list(clips),
         }
         os.write(self._file, (json.dumps(line) + "\n").encode())
 
@@ -47,8 +76,3 @@ class ArrivalsLog:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def clip_digest(clip: npt.NDArray[np.float32]) -> str:
-    """Names a clip by its samples: 16 hex digits."""
-    return hashlib.sha256(clip.astype("<f4", copy=False).tobytes()).hexdigest()[:16]

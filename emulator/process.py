@@ -6,12 +6,19 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-_READY = "listening on "
+from emulator.endpoints import DEFAULT_AUDIO_ENDPOINT, DEFAULT_GARDEN_ENDPOINT, DEFAULT_URI_ENDPOINT
+
+_READY = ("listening on ", "REST on ")
 _START_TIMEOUT_S = 60.0
+
+_KEEP_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(64 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
+"""For glibc: arrays of half a megabyte, given back and fetched anew for each request, cost a quarter of its CPU time."""
+
 _STOP_TIMEOUT_S = 5.0
 
 
@@ -24,13 +31,19 @@ class LocalEndpoint:
     """A running local endpoint; a context manager that stops it.
 
     Attributes:
-        host: `127.0.0.1:PORT`.
-        endpoint_name: the endpoint that it serves.
+        host: `127.0.0.1:PORT` of gRPC.
+        rest_host: `127.0.0.1:PORT` of REST.
+        endpoint_name: the endpoint for raw audio.
+        uri_endpoint: the endpoint for object URIs.
+        garden_endpoint: the endpoint for the Model Garden format.
         pid: the process's id.
     """
 
     host: str
+    rest_host: str
     endpoint_name: str
+    uri_endpoint: str
+    garden_endpoint: str
     pid: int
     _process: subprocess.Popen[str] = field(repr=False)
 
@@ -56,7 +69,11 @@ class LocalEndpoint:
 def start_local_endpoint(
     latency_ms: float = 0,
     arrivals_log: str | os.PathLike[str] | None = None,
-    endpoint_name: str = "projects/local/locations/local/endpoints/200",
+    endpoint_name: str = DEFAULT_AUDIO_ENDPOINT,
+    *,
+    uri_endpoint: str = DEFAULT_URI_ENDPOINT,
+    garden_endpoint: str = DEFAULT_GARDEN_ENDPOINT,
+    options: Sequence[str] = (),
 ) -> LocalEndpoint:
     """Starts `python -m emulator` on a free port of 127.0.0.1 and returns when it answers (about half a second).
 
@@ -66,15 +83,19 @@ def start_local_endpoint(
     Args:
         latency_ms: service time of a request, 0 to 60000.
         arrivals_log: a file to which it appends a JSON line for each request (see `emulator.arrivals`).
-        endpoint_name: the one endpoint it serves.
+        endpoint_name: its endpoint for raw audio.
+        uri_endpoint: its endpoint for object URIs.
+        garden_endpoint: its endpoint for the Model Garden format.
+        options: what else `python -m emulator` takes, such as `--faults=429=0.1`.
 
     Raises:
         LocalEndpointError: it did not come up.
     """
-    command = [sys.executable, "-m", "emulator", "--exit_with_parent", f"--endpoint={endpoint_name}"]
-    command.append(f"--latency_ms={latency_ms:g}")
+    command = [sys.executable, "-m", "emulator", "--exit_with_parent", f"--latency_ms={latency_ms:g}"]
+    command += [f"--endpoint={endpoint_name}", f"--uri_endpoint={uri_endpoint}", f"--garden_endpoint={garden_endpoint}"]
     if arrivals_log is not None:
         command.append(f"--arrivals_log={Path(arrivals_log).absolute()}")
+    command += options
     # This checkout's or installation's own package, wherever the caller stands and whatever lies there.
     packages = str(Path(__file__).resolve().parents[1])
     search_path = [packages, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -85,26 +106,26 @@ def start_local_endpoint(
             stdout=subprocess.PIPE,
             text=True,
             cwd=packages,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(search_path)},
+            env={**_KEEP_FREED_MEMORY, **os.environ, "PYTHONPATH": os.pathsep.join(search_path)},
         )
     except OSError as error:
         raise LocalEndpointError(f"the local endpoint could not be started: {error.strerror}") from None
-    host = _await_ready(process)
-    return LocalEndpoint(host, endpoint_name, process.pid, process)
+    host, rest_host = _await_ready(process)
+    return LocalEndpoint(host, rest_host, endpoint_name, uri_endpoint, garden_endpoint, process.pid, process)
 
 
-def _await_ready(process: subprocess.Popen[str]) -> str:
-    """Reads the line with which the process says that it listens; the address in it."""
+def _await_ready(process: subprocess.Popen[str]) -> list[str]:
+    """Reads the lines with which the process says that it listens; the addresses in them."""
     assert process.stdin is not None
     assert process.stdout is not None
     too_late = threading.Timer(_START_TIMEOUT_S, process.kill)
     too_late.daemon = True
     too_late.start()
     with process.stdout:
-        line = process.stdout.readline()
+        lines = [process.stdout.readline() for _ in _READY]
     too_late.cancel()
-    if line.startswith(_READY):
-        return line.removeprefix(_READY).strip()
+    if all(map(str.startswith, lines, _READY)):
+        return [line.removeprefix(ready).strip() for line, ready in zip(lines, _READY, strict=True)]
     process.stdin.close()
     status = process.wait()
     raise LocalEndpointError(

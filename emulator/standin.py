@@ -3,15 +3,17 @@
 It is not HeAR and has learnt nothing. It exists so that the whole path can be run, tested and timed without access to
 the real model, with embeddings in which a cough is nearer to another cough than to a breath.
 
-A clip is scaled by its own peak, cut into 63 overlapping frames, and described by 48 mel bands in decibels. What is
-kept of them: the spectrum's shape, its spread and movement over time, quiet and loud percentiles, and a coarse picture
-of 5 stretches of time; the level itself counts for little. These 375 features are spread over 512 dimensions by a fixed
-matrix of +1 and -1 (a Rademacher projection, which keeps angles), whose signs come from a formula over integers,
-splitmix64, and so are the same on every platform and with every version of numpy.
+A clip is scaled by its own peak (by the loudest of its batch, if that is asked for), cut into 63 overlapping frames,
+and described by 48 mel bands in decibels. What is kept of them: the spectrum's shape, its spread and movement over
+time, quiet and loud percentiles, and a coarse picture of 5 stretches of time; the level itself counts for little. These
+375 features are spread over 512 dimensions by a fixed matrix of +1 and -1 (a Rademacher projection, which keeps
+angles), whose signs come from a formula over integers, splitmix64, and so are the same on every platform and with every
+version of numpy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -58,40 +60,56 @@ class _Tables(NamedTuple):
     """(375, 512)"""
 
 
-def embed(clips: FloatArray) -> FloatArray:
+def embed(clips: FloatArray | Sequence[FloatArray], *, coupled: bool = False) -> FloatArray:
     """Embeds each clip by itself: its 512 floats are bit for bit the same alone and among others.
 
     Args:
-        clips: float32 (n, 32000), 16 kHz mono, finite.
+        clips: float32 (n, 32000) or n of (32000,), 16 kHz mono, finite.
+        coupled: scale by the loudest of all clips instead of by each clip's own peak, so that an embedding depends on
+            its batch mates as with the published front end of HeAR's PyTorch port, which scales over the whole batch.
 
     Returns:
         float32 (n, 512), finite for any finite input; a sound's vector has a length of about 1.
 
     Raises:
-        ValueError: the array has another shape or type.
+        ValueError: a clip has another shape or type.
     """
-    if clips.ndim != 2 or clips.shape[1] != CLIP_SAMPLES or clips.dtype != np.float32:
-        raise ValueError(f"expected float32 (n, {CLIP_SAMPLES}), got {clips.dtype} {clips.shape}")
+    for clip in clips:
+        if clip.shape != (CLIP_SAMPLES,) or clip.dtype != np.float32:
+            raise ValueError(f"expected float32 (n, {CLIP_SAMPLES}), got a clip of {clip.dtype} {clip.shape}")
     tables = _tables()
     embeddings = np.empty((len(clips), EMBEDDING_SIZE), np.float32)
+    if coupled:
+        peaks = np.full(len(clips), max(map(_peak, clips), default=np.float32(0)))
+        powers = [_power(clip, peak, tables) for clip, peak in zip(clips, peaks, strict=True)]
+        loudest = max((power.max() for power in powers), default=np.float32(0))
+        for power, peak, embedding in zip(powers, peaks, embeddings, strict=True):
+            np.matmul(_features(power, loudest, peak, tables), tables.projection, out=embedding)
+        return embeddings
     for clip, embedding in zip(clips, embeddings, strict=True):
-        np.matmul(_features(clip, tables), tables.projection, out=embedding)
+        peak = _peak(clip)
+        power = _power(clip, peak, tables)
+        np.matmul(_features(power, power.max(), peak, tables), tables.projection, out=embedding)
     return embeddings
 
 
-def _features(clip: FloatArray, tables: _Tables) -> FloatArray:
-    """The statistics of one clip, float32 (375,), weighted so that each group has its say."""
+def _peak(clip: FloatArray) -> np.float32:
+    return np.float32(max(clip.max(), -clip.min()))
+
+
+def _power(clip: FloatArray, peak: np.float32, tables: _Tables) -> FloatArray:
+    """Power of a clip, scaled by `peak`, in each frame and mel band: float32 (63, 48)."""
     clip = np.ascontiguousarray(clip)
-    peak = np.float32(max(clip.max(), -clip.min()))
     # Scaling by the peak first keeps the powers of 1e30 and of denormal samples within float32.
     scaled = clip / peak if peak > 0 else clip
     frames = np.lib.stride_tricks.as_strided(
         scaled, (_FRAMES, _FRAME_SAMPLES), (_HOP_SAMPLES * scaled.itemsize, scaled.itemsize), writeable=False
     )
-    power = np.concatenate(
-        [_mel_power(frames[k : k + _BLOCK_FRAMES], tables) for k in range(0, _FRAMES, _BLOCK_FRAMES)]
-    )
-    loudest = power.max()
+    return np.concatenate([_mel_power(frames[k : k + _BLOCK_FRAMES], tables) for k in range(0, _FRAMES, _BLOCK_FRAMES)])
+
+
+def _features(power: FloatArray, loudest: np.float32, peak: np.float32, tables: _Tables) -> FloatArray:
+    """The statistics of one clip, float32 (375,), weighted so that each group has its say."""
     log_power = np.log10(power / loudest + _FLOOR) if loudest > 0 else np.zeros_like(power)
 
     mean = log_power.mean(axis=0)

@@ -1,4 +1,4 @@
-"""PredictRequest's bytes to samples, and embeddings to PredictResponse's bytes.
+"""The protobuf side: PredictRequest's bytes to instances, and predictions to PredictResponse's bytes.
 
 A list of n numbers is, on the wire, n times `0A 09 11` and eight bytes of double. Where a request consists of nothing
 else, numpy reads it in place (some 0.1 ms for four clips); everything else goes through protobuf's own parser, which
@@ -7,14 +7,17 @@ also says what is wrong with it. Nothing is shared with the client's codec, so t
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from emulator.messages import PredictRequest, PredictResponse
+from emulator.predictions import DEPLOYED_MODEL_ID, MODEL_NAME, MODEL_VERSION_ID, Predictions
 from emulator.refusals import InvalidArgumentError
+from emulator.standin import MODEL_ID, FloatArray
+from emulator.values import UNSET, Request
 
 DoubleArray = npt.NDArray[np.float64]
 
@@ -23,23 +26,16 @@ _NUMBER_HEADER = 0x11090A
 
 _NUMBER_BYTES = 11
 
-_JSON_TYPES: dict[str | None, str] = {
-    "bool_value": "bool",
-    "list_value": "list",
-    "null_value": "null",
-    "number_value": "number",
-    "string_value": "string",
-    "struct_value": "object",
-    None: "unset value",
-}
+_IN_OBJECT = (b"\x2a", b"\x0a", b"\x0a\x09embedding\x12")
+"""Value.struct_value, Struct.fields, and in its entry the key `embedding` before the value."""
 
-
-class Request(NamedTuple):
-    """A request as it was sent, not yet checked against the limits."""
-
-    endpoint: str
-    instances: list[DoubleArray | InvalidArgumentError]
-    """The numbers of each instance, float64 (any length,); or why it is no list of numbers."""
+_NAMES: bytes = PredictResponse(
+    deployed_model_id=DEPLOYED_MODEL_ID,
+    model=MODEL_NAME,
+    model_version_id=MODEL_VERSION_ID,
+    model_display_name=MODEL_ID,
+).SerializeToString()
+"""The fields that are the same in every response."""
 
 
 class _UnexpectedError(Exception):
@@ -58,37 +54,50 @@ def read_request(data: bytes) -> Request:
         return _read_any(data)
 
 
-def response_bytes(embeddings: npt.NDArray[np.float32], names: bytes) -> bytes:
-    """Serialises a PredictResponse with one list of numbers per row of `embeddings`, float32 (n, m).
+def response_bytes(predictions: Predictions) -> bytes:
+    """Serialises a PredictResponse."""
+    rows = _rows(predictions.embeddings, in_object=predictions.as_objects)
+    if not predictions.errors:
+        return rows.tobytes() + _NAMES
+    parts = [
+        _error_bytes(predictions.errors[position]) if position in predictions.errors else row.tobytes()
+        for position, row in enumerate(rows)
+    ]
+    return b"".join(parts) + _NAMES
 
-    `names` are the bytes of the response's other fields, from `response_names`.
-    """
+
+def _rows(embeddings: FloatArray, *, in_object: bool) -> npt.NDArray[np.uint8]:
+    """The field `predictions` once for each of float32 (n, m), with its tag: uint8 (n, bytes of one)."""
     clips, width = embeddings.shape
     body_bytes = width * _NUMBER_BYTES
-    in_list = b"\x32" + _varint(body_bytes)
-    header = b"\x0a" + _varint(len(in_list) + body_bytes) + in_list
+    header = _lengths(body_bytes, (b"\x0a", *_IN_OBJECT, b"\x32") if in_object else (b"\x0a", b"\x32"))
     rows = np.empty((clips, len(header) + body_bytes), np.uint8)
     rows[:, : len(header)] = np.frombuffer(header, np.uint8)
     numbers = rows[:, len(header) :].reshape(clips, width, _NUMBER_BYTES)
     numbers[:, :, :3] = np.frombuffer(b"\x0a\x09\x11", np.uint8)
     numbers[:, :, 3:] = embeddings.astype("<f8").view(np.uint8).reshape(clips, width, 8)
-    return rows.tobytes() + names
+    return rows
 
 
-def response_names(*, deployed_model_id: str, model: str, model_version_id: str, model_display_name: str) -> bytes:
-    """The serialised fields that are the same in every response."""
-    response = PredictResponse(
-        deployed_model_id=deployed_model_id,
-        model=model,
-        model_version_id=model_version_id,
-        model_display_name=model_display_name,
-    )
-    return response.SerializeToString()
+def _lengths(body_bytes: int, prefixes: tuple[bytes, ...]) -> bytes:
+    """What stands before the body of fields that lie within each other: the prefix of each, and its length."""
+    header = b""
+    for prefix in reversed(prefixes):
+        header = prefix + _varint(len(header) + body_bytes) + header
+    return header
+
+
+def _error_bytes(description: str) -> bytes:
+    response: Any = PredictResponse()
+    error = response.predictions.add().struct_value.fields["error"]
+    error.struct_value.fields["description"].string_value = description
+    serialised: bytes = response.SerializeToString()
+    return serialised
 
 
 def _read_usual(data: bytes) -> Request:
     endpoint = ""
-    instances: list[DoubleArray | InvalidArgumentError] = []
+    instances: list[Any] = []
     place = 0
     while place < len(data):
         tag = data[place]
@@ -144,25 +153,22 @@ def _read_any(data: bytes) -> Request:
         message: Any = PredictRequest.FromString(data)
     except DecodeError:
         raise InvalidArgumentError("Invalid request: the payload is not a PredictRequest.") from None
-    return Request(message.endpoint, [_numbers(value, k) for k, value in enumerate(message.instances)])
+    return Request(message.endpoint, [_value(instance) for instance in message.instances])
 
 
-def _numbers(instance: Any, position: int) -> DoubleArray | InvalidArgumentError:
-    """The numbers of one instance, a google.protobuf.Value, or why it has none."""
-    if instance.WhichOneof("kind") != "list_value":
-        return _wrong_type(position, instance, "list of floats")
-    values = instance.list_value.values
-    for value in values:
-        if value.WhichOneof("kind") != "number_value":
-            return _wrong_type(position, value, "float")
-    return np.fromiter((value.number_value for value in values), np.float64, len(values))
-
-
-def _wrong_type(position: int, value: Any, expected: str) -> InvalidArgumentError:
-    return InvalidArgumentError(
-        f"Failed to process element: {position} of 'instances' list. Error: INVALID_ARGUMENT: "
-        f"JSON Value of type {_JSON_TYPES[value.WhichOneof('kind')]} is not of expected type: {expected}"
-    )
+def _value(value: Any) -> Any:
+    """What a google.protobuf.Value holds, as `values.Request` describes it."""
+    kind = value.WhichOneof("kind")
+    if kind == "list_value":
+        values = value.list_value.values
+        if all(item.WhichOneof("kind") == "number_value" for item in values):
+            return np.fromiter((item.number_value for item in values), np.float64, len(values))
+        return [_value(item) for item in values]
+    if kind == "struct_value":
+        return {key: _value(item) for key, item in value.struct_value.fields.items()}
+    if kind is None:
+        return UNSET
+    return None if kind == "null_value" else getattr(value, kind)
 
 
 def _varint(number: int) -> bytes:

@@ -80,8 +80,6 @@ def test_responses_pass_between_both(predictions: list[Any], metadata: Any, name
 
 
 def test_the_service_does_without_the_heavy_libraries() -> None:
-    program = (
-        "import sys, emulator.service; print([m for m in sys.modules if m.startswith(('google.cloud.', 'google.api'))])"
-    )
+    program = "import sys, emulator.__main__; print([m for m in sys.modules if m.startswith(('google.cloud.', 'google.api'))])"
     listing = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert listing.stdout.strip() == "[]"

@@ -19,9 +19,11 @@ from emulator.process import LocalEndpoint, start_local_endpoint
 from emulator.standin import embed
 from tests.emulator.calls import (
     ENDPOINT,
+    TRANSPORTS,
     Answer,
     Caller,
     arrivals,
+    call,
     calling,
     predict_request,
     random_clips,
@@ -229,3 +231,17 @@ def test_a_refusal_does_not_wait_and_a_call_that_is_given_up_is_no_longer_in_fli
         assert in_flight() == 2
         call.cancel()
         wait_until(lambda: in_flight() == 1)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_batch_mates_are_coupled_on_request(transport: str) -> None:
+    clips = (np.round(random_clips(3) * 128) / 128).astype(np.float32)
+    clips[0] /= 16
+    with start_local_endpoint(options=["--couple_batch_mates"]) as coupled:
+        alone = np.array(call(coupled, transport, ENDPOINT, list(clips[:1])).predictions[0])
+        among = np.array(call(coupled, transport, ENDPOINT, list(clips)).predictions[0])
+    assert np.abs(alone - among).max() > 0.01
+    with start_local_endpoint() as apart:
+        alone_apart = call(apart, transport, ENDPOINT, list(clips[:1])).predictions[0]
+        assert alone_apart == call(apart, transport, ENDPOINT, list(clips)).predictions[0]
+    np.testing.assert_allclose(alone, alone_apart, atol=1e-5)

@@ -155,3 +155,17 @@ def first_clips(paths: list[Path]) -> np.ndarray:
         start = soxr.resample(samples.mean(axis=1), rate_hz, RATE_HZ)[:32000]
         clip[: len(start)] = start
     return clips
+
+
+def test_coupled_clips_depend_on_the_loudest_of_their_batch() -> None:
+    """As with the front end of HeAR's PyTorch port: by far more than the 1e-3 that a caller would put up with."""
+    clips = random_clips(4)
+    quiet = clips.copy()
+    quiet[0] *= 0.1
+    alone, among = embed(quiet[:1], coupled=True)[0], embed(quiet, coupled=True)[0]
+    assert np.abs(alone - among).max() > 0.01
+    np.testing.assert_allclose(alone, embed(quiet[:1])[0], atol=1e-6)
+    assert np.array_equal(embed(quiet)[0], embed(quiet[:1])[0])
+    np.testing.assert_allclose(embed(quiet[::-1], coupled=True)[::-1], embed(quiet, coupled=True), atol=1e-6)
+    assert np.isfinite(embed(np.zeros((3, 32000), np.float32), coupled=True)).all()
+    assert embed(np.empty((0, 32000), np.float32), coupled=True).shape == (0, 512)
