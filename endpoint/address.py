@@ -18,6 +18,13 @@ class Address(NamedTuple):
     is_loopback: bool
     """Whether plain text is allowed: 127.0.0.0/8, ::1 and `localhost`; nothing else."""
 
+    @property
+    def url(self) -> str:
+        """Scheme, host and port for HTTP; plain text on loopback only."""
+        if self.is_loopback:
+            return f"http://{self.target.partition(':')[2]}"
+        return f"https://{self.target}"
+
 
 def parse_host(host: str) -> Address:
     """Reads `name`, `name:port`, `1.2.3.4:port` or `[::1]:port`; the port is 443 unless given.

@@ -13,7 +13,7 @@ from endpoint.channel import open_loopback_channel, open_tls_channel
 from endpoint.credentials import CallCredentials, default_credentials
 from endpoint.retry import retry_hint_s
 from endpoint.settings import EndpointSettings
-from endpoint.transport import Reply
+from endpoint.transport import Reply, says_response_too_large
 
 METHOD = "/google.cloud.aiplatform.v1.PredictionService/Predict"
 
@@ -23,7 +23,7 @@ class GrpcTransport:
 
     Args:
         settings: names the endpoint and its host.
-        credentials: for hosts other than loopback; the environment's own unless given.
+        credentials: for hosts other than loopback; those that the settings name unless given.
         root_certificates: see `channel.open_tls_channel`.
         server_name: see there.
 
@@ -43,7 +43,7 @@ class GrpcTransport:
             self._credentials = None
             self._channel = open_loopback_channel(settings.host)
         else:
-            self._credentials = credentials or CallCredentials(default_credentials())
+            self._credentials = credentials or CallCredentials(default_credentials(settings.service_account))
             self._channel = open_tls_channel(
                 settings.host, self._credentials, root_certificates=root_certificates, server_name=server_name
             )
@@ -79,4 +79,8 @@ class GrpcTransport:
         if code is grpc.StatusCode.UNAVAILABLE and self._credentials is not None and self._credentials.are_invalid:
             # This is how gRPC reports that there was no token to send.
             code = grpc.StatusCode.UNAUTHENTICATED
-        return Reply(code, retry_after_s=retry_hint_s(call.trailing_metadata() or ()))
+        return Reply(
+            code,
+            retry_after_s=retry_hint_s(call.trailing_metadata() or ()),
+            response_too_large=says_response_too_large(code, call.details()),
+        )

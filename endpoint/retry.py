@@ -5,8 +5,10 @@ Predicting changes nothing on the service's side, so that sending again is alway
 
 from __future__ import annotations
 
+import email.utils
 import math
 import random
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -64,16 +66,36 @@ class Backoff:
 def retry_hint_s(trailing_metadata: Iterable[tuple[str, str | bytes]]) -> float | None:
     """The wait that a server asks for in a failed call's trailing metadata, in seconds; None if it asks for none.
 
-    Reads `google.rpc.RetryInfo` in `grpc-status-details-bin`, and `retry-after` in seconds; the longer one counts, ten
-    minutes at most. What cannot be read is no hint.
+    Reads `google.rpc.RetryInfo` in `grpc-status-details-bin`, and `retry-after`; the longer one counts, ten minutes at
+    most. What cannot be read is no hint.
     """
-    hint_s = 0.0
+    hints_s = [0.0]
     for key, value in trailing_metadata:
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
-            hint_s = max(hint_s, _retry_info_s(value))
-        elif key == "retry-after":
-            hint_s = max(hint_s, _seconds(value))
-    return min(hint_s, _LONGEST_HINT_S) or None
+            hints_s.append(_retry_info_s(value))
+        elif key == "retry-after" and isinstance(value, str):
+            hints_s.append(_retry_after_s(value, time.time()))
+    return _bounded(max(hints_s))
+
+
+def http_retry_hint_s(retry_after: str | None, details: object, now_s: float | None = None) -> float | None:
+    """The same for a failed HTTP request.
+
+    Args:
+        retry_after: the header `Retry-After`: seconds, or a date.
+        details: `error.details` of Google's errors as JSON.
+        now_s: seconds since 1970 by the clock that a date is compared with; this machine's unless given.
+    """
+    hints_s = [_retry_after_s(retry_after or "", time.time() if now_s is None else now_s)]
+    for detail in details if isinstance(details, list) else ():
+        if isinstance(detail, dict) and str(detail.get("@type")).endswith("/google.rpc.RetryInfo"):
+            # A Duration as JSON: seconds with up to nine decimals, and an s.
+            hints_s.append(_seconds(str(detail.get("retryDelay")).removesuffix("s")))
+    return _bounded(max(hints_s))
+
+
+def _bounded(hint_s: float) -> float | None:
+    return min(hint_s, _LONGEST_HINT_S) if hint_s > 0 else None
 
 
 def _retry_info_s(details: bytes) -> float:
@@ -87,7 +109,16 @@ def _retry_info_s(details: bytes) -> float:
     return 0.0
 
 
-def _seconds(value: str | bytes) -> float:
+def _retry_after_s(value: str, now_s: float) -> float:
+    try:
+        # Dates that name no time zone are in UTC, as all of HTTP's are.
+        date = email.utils.parsedate_tz(value)
+        return email.utils.mktime_tz(date) - now_s if date is not None else _seconds(value)
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def _seconds(value: str) -> float:
     try:
         seconds = float(value)
     except ValueError:

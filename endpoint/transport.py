@@ -8,6 +8,8 @@ from typing import Protocol
 
 import grpc
 
+_TOO_LARGE = "response size too large"
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -19,6 +21,8 @@ class Reply:
     """The answer's message if the code is OK."""
     retry_after_s: float | None = None
     """How long the service asks to wait before the request is sent again."""
+    response_too_large: bool = False
+    """Whether the request failed because its answer would be too large, so that fewer instances may be answered."""
 
 
 class Transport(Protocol):
@@ -32,3 +36,8 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Gives up requests without a reply and releases connections."""
+
+
+def says_response_too_large(code: grpc.StatusCode, message: object) -> bool:
+    """Whether a failure is Vertex AI's limit on the size of answers, by its text, which is not kept (design.md 2.3)."""
+    return code is grpc.StatusCode.INVALID_ARGUMENT and isinstance(message, str) and _TOO_LARGE in message.lower()

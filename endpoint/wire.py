@@ -1,203 +1,107 @@
-"""The bytes of a prediction request and its answer, written and read with numpy instead of a message object per float.
+"""Instances as protobuf, written with numpy instead of a message object for each float.
 
-A request is `PredictRequest{endpoint = 1, repeated Value instances = 2}`, each instance a `Value` with a `ListValue` of
-number `Value`s: eleven bytes a sample, of which three are always `0A 09 11` and eight are the little-endian double. An
-answer is `PredictResponse{repeated Value predictions = 1, string deployed_model_id = 2, ...}` of the same make. So a
-request is a template into which samples are copied, and a usual answer is read in strides; see design.md 3.3 for what
-that saves. Any byte of an answer that is not where a canonical encoder puts it hands the answer to protobuf's own
-parser.
+A request is `PredictRequest{endpoint = 1, repeated Value instances = 2}`. An instance of audio is a `Value` with a
+`ListValue` of number `Value`s: eleven bytes a sample, of which three are always `0A 09 11` and eight are the
+little-endian double. So such an instance is a template into which samples are copied; see design.md 3.3 for what that
+saves. All other instances are a `Value` with a `Struct` of strings. Fields of a struct are written in the order of their
+names, as protobuf's deterministic serialization does. `proto_answer` reads the answers.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from endpoint.answer_message import parse_answer
-from endpoint.errors import BadAnswer
+from endpoint.items import CLIP_SAMPLES
+from endpoint.payload import Framing
+from endpoint.predictions import Predictions
+from endpoint.proto_answer import read_embeddings, read_results
+from endpoint.proto_fields import NUMBER_BYTES, NUMBER_TAGS, field, field_bytes, number_list, tag, varint
 
-CLIP_SAMPLES = 32_000
-"""Samples of a clip: 2 s at 16 kHz."""
-EMBEDDING_WIDTH = 512
-"""Floats of an embedding."""
-
-_NUMBER_TAGS = b"\x0a\x09\x11"  # ListValue.values, nine bytes long, Value.number_value as a double
-_NUMBER_BYTES = len(_NUMBER_TAGS) + 8
-_TEMPLATES_KEPT = 8
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Predictions:
-    """A checked answer."""
-
-    embeddings: npt.NDArray[np.float32] = field(repr=False)
-    """(clips, 512), finite, in the order of the request's clips; memory of its own."""
-    deployed_model_id: str
-    """Which deployed model answered."""
+_INSTANCES, _STRUCT, _STRING = 2, 5, 3
+_INSTANCE_TAG, _STRUCT_TAG, _STRING_TAG = tag(_INSTANCES), tag(_STRUCT), tag(_STRING)
+_ENTRY_TAG, _VALUE_TAG = tag(1), tag(2)  # of a map
+_EMPTY_CLIP = np.frombuffer(field(_INSTANCES, number_list(CLIP_SAMPLES)), np.uint8)
+_FIRST_SAMPLE = len(_EMPTY_CLIP) - CLIP_SAMPLES * NUMBER_BYTES + len(NUMBER_TAGS)
 
 
-def check_clips(clips: Sequence[npt.NDArray[np.float32]]) -> None:
-    """Whether these can be the clips of a request: at least one, each float32 of shape (32000,).
+class ProtobufWire:
+    """A `codec.Wire` for gRPC."""
 
-    Raises:
-        ValueError: if not.
-    """
-    if not clips:
-        raise ValueError("a request needs at least one clip")
-    for position, clip in enumerate(clips):
-        if clip.shape != (CLIP_SAMPLES,) or clip.dtype != np.float32:
-            raise ValueError(
-                f"clip {position} of the request is {clip.dtype} of shape {clip.shape}: "
-                f"expected float32 of shape ({CLIP_SAMPLES},)"
-            )
+    def __init__(self, endpoint_name: str) -> None:
+        self.framing = Framing(field(1, endpoint_name.encode()), b"", b"")
+        self._scratch = _Scratch()
 
+    def samples(self, clips: Sequence[npt.NDArray[np.float32]]) -> list[bytes | memoryview]:
+        """An instance for each clip, in which each sample is exactly that number."""
+        return self._scratch.filled_with(clips)
 
-def encode_predict_request(endpoint: str, clips: Sequence[npt.NDArray[np.float32]]) -> bytes:
-    """Writes a `PredictRequest` with one instance for each clip.
+    def samples_bytes(self, clip: npt.NDArray[np.float32]) -> int:  # noqa: ARG002 - the protocol's
+        """352,004: the same for all clips."""
+        return len(_EMPTY_CLIP)
 
-    Args:
-        endpoint: `projects/P/locations/L/endpoints/E`.
-        clips: at least one array of float32, shape (32000,); each sample arrives as exactly that number.
+    def member(self, key: str, value: str) -> bytes:
+        """A map entry of a string."""
+        data = value.encode()
+        # One join: hundreds of these are written for a request.
+        string_head = _STRING_TAG + varint(len(data))
+        value_head = _VALUE_TAG + varint(len(string_head) + len(data))
+        key_field = _key_field(key)
+        length = len(key_field) + len(value_head) + len(string_head) + len(data)
+        return b"".join((_ENTRY_TAG, varint(length), key_field, value_head, string_head, data))
 
-    Raises:
-        ValueError: for no clips, or one of another shape or type.
-    """
-    check_clips(clips)
-    return _template(endpoint, len(clips)).filled_with(clips)
+    def member_bytes(self, key: str, value_bytes: int) -> int:
+        """The length of a map entry with a string of that length."""
+        return field_bytes(1, field_bytes(1, len(key)) + field_bytes(2, field_bytes(_STRING, value_bytes)))
 
+    def struct(self, *members: bytes) -> bytes:
+        """An instance that is a struct."""
+        length = sum(map(len, members))
+        head = _STRUCT_TAG + varint(length)
+        return b"".join((_INSTANCE_TAG, varint(len(head) + length), head, *members))
 
-def part_of_request(request: bytes, clips: int, start: int, stop: int) -> bytes:
-    """The request for the clips from `start` up to `stop` of one that was encoded for `clips` clips."""
-    if stop - start == clips:
-        return request
-    head = len(request) - clips * _INSTANCE_BYTES
-    return request[:head] + request[head + start * _INSTANCE_BYTES : head + stop * _INSTANCE_BYTES]
+    def struct_bytes(self, *member_bytes: int) -> int:
+        """The length of such an instance."""
+        return field_bytes(_INSTANCES, field_bytes(_STRUCT, sum(member_bytes)))
 
+    def read_embeddings(self, body: bytes, instances: int) -> Predictions:
+        """See `codec.Wire.read_embeddings`."""
+        return read_embeddings(body, instances)
 
-def decode_predict_response(data: bytes, clips: int) -> Predictions:
-    """Reads a `PredictResponse` that must hold one list of 512 finite numbers for each of `clips` clips.
-
-    Raises:
-        BadAnswer: when it holds anything else, or numbers beyond float32.
-    """
-    head = clips * _PREDICTION_BYTES
-    embeddings = _read_canonical_predictions(data, clips) if len(data) >= head else None
-    # The remainder is short, and concatenated protobuf messages read as one: predictions in it would be found.
-    message = parse_answer(data if embeddings is None else data[head:])
-    if embeddings is None:
-        embeddings = _read_predictions(message, clips)
-    elif message.predictions:
-        raise BadAnswer(f"the answer holds {clips + len(message.predictions)} predictions for {clips} clips")
-    finite = np.isfinite(embeddings).all(axis=1)
-    if not finite.all():
-        raise BadAnswer(f"prediction {int(np.argmin(finite))} of {clips} holds numbers that are not finite float32")
-    return Predictions(embeddings, message.deployed_model_id)
+    def read_results(self, body: bytes, instances: int) -> Predictions:
+        """See `codec.Wire.read_results`."""
+        return read_results(body, instances)
 
 
-class _RequestTemplate:
-    """The bytes of a request whose samples are overwritten for each use; for one thread."""
+@lru_cache
+def _key_field(key: str) -> bytes:
+    return field(1, key.encode())
 
-    def __init__(self, endpoint: str, clips: int) -> None:
-        head = _field(1, endpoint.encode())
-        instance = _empty_instance()
-        self._bytes = np.frombuffer(head + instance * clips, np.uint8).copy()
+
+class _Scratch(threading.local):
+    """Instances whose samples are overwritten for each use; each thread has its own."""
+
+    def __init__(self) -> None:
+        self._make(0)
+
+    def _make(self, clips: int) -> None:
+        self._instances = np.tile(_EMPTY_CLIP, (clips, 1))
         self._samples: npt.NDArray[np.float64] = np.ndarray(
             (clips, CLIP_SAMPLES),
             "<f8",
-            buffer=self._bytes,
-            offset=len(head) + len(instance) - CLIP_SAMPLES * _NUMBER_BYTES + len(_NUMBER_TAGS),
-            strides=(len(instance), _NUMBER_BYTES),
+            buffer=self._instances,
+            offset=_FIRST_SAMPLE if clips else 0,
+            strides=(len(_EMPTY_CLIP), NUMBER_BYTES),
         )
 
-    def filled_with(self, clips: Sequence[npt.NDArray[np.float32]]) -> bytes:
-        for row, clip in zip(self._samples, clips, strict=True):
-            row[:] = clip
-        return self._bytes.tobytes()
-
-
-class _Templates(threading.local):
-    """Each thread's templates; a thread seldom needs more than the full batch and a few parts of it."""
-
-    def __init__(self) -> None:
-        self.by_shape: dict[tuple[str, int], _RequestTemplate] = {}
-
-
-_templates = _Templates()
-
-
-def _template(endpoint: str, clips: int) -> _RequestTemplate:
-    kept = _templates.by_shape
-    template = kept.get((endpoint, clips))
-    if template is None:
-        if len(kept) >= _TEMPLATES_KEPT:
-            kept.pop(next(iter(kept)))
-        template = kept[endpoint, clips] = _RequestTemplate(endpoint, clips)
-    return template
-
-
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
-
-
-def _field(number: int, payload: bytes) -> bytes:
-    """A length-delimited field."""
-    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
-
-
-def _number_list(length: int) -> bytes:
-    """A `Value` with a `ListValue` of that many zeros."""
-    return _field(6, (_NUMBER_TAGS + bytes(8)) * length)
-
-
-def _empty_instance() -> bytes:
-    return _field(2, _number_list(CLIP_SAMPLES))
-
-
-_INSTANCE_BYTES = len(_empty_instance())
-_PREDICTION = _field(1, _number_list(EMBEDDING_WIDTH))
-_PREDICTION_BYTES = len(_PREDICTION)
-_PREDICTION_HEAD = np.frombuffer(_PREDICTION[: -EMBEDDING_WIDTH * _NUMBER_BYTES], np.uint8)
-_TAGS_AS_INTEGER = int.from_bytes(_NUMBER_TAGS, "little")
-_TAGS_MASK = np.uint32(0xFFFFFF)
-
-
-def _read_canonical_predictions(data: bytes, clips: int) -> npt.NDArray[np.float32] | None:
-    """The embeddings at the front of an answer, (clips, 512), or None if any byte between the numbers is unusual."""
-    heads = np.ndarray((clips, len(_PREDICTION_HEAD)), np.uint8, buffer=data, strides=(_PREDICTION_BYTES, 1))
-    layout: dict[str, Any] = {"buffer": data, "strides": (_PREDICTION_BYTES, _NUMBER_BYTES)}
-    # Four bytes at a stride: three tags and the first byte of the number, which is masked out.
-    tags = np.ndarray((clips, EMBEDDING_WIDTH), "<u4", offset=len(_PREDICTION_HEAD), **layout)
-    if not ((heads == _PREDICTION_HEAD).all() and ((tags & _TAGS_MASK) == _TAGS_AS_INTEGER).all()):
-        return None
-    return _as_float32(
-        np.ndarray((clips, EMBEDDING_WIDTH), "<f8", offset=len(_PREDICTION_HEAD) + len(_NUMBER_TAGS), **layout)
-    )
-
-
-def _read_predictions(message: Any, clips: int) -> npt.NDArray[np.float32]:
-    """The embeddings of a parsed answer, (clips, 512)."""
-    if len(message.predictions) != clips:
-        raise BadAnswer(f"the answer holds {len(message.predictions)} predictions for {clips} clips")
-    embeddings = np.empty((clips, EMBEDDING_WIDTH), np.float32)
-    for position, prediction in enumerate(message.predictions):
-        numbers = prediction.list_value.values
-        if len(numbers) != EMBEDDING_WIDTH or any(number.WhichOneof("kind") != "number_value" for number in numbers):
-            raise BadAnswer(f"prediction {position} of {clips} is not a list of {EMBEDDING_WIDTH} numbers")
-        embeddings[position] = _as_float32(np.array([number.number_value for number in numbers]))
-    return embeddings
-
-
-def _as_float32(numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    # Too large a number becomes infinite and a signalling NaN a quiet one; the caller refuses both.
-    with np.errstate(over="ignore", invalid="ignore"):
-        return numbers.astype(np.float32)
+    def filled_with(self, clips: Sequence[npt.NDArray[np.float32]]) -> list[bytes | memoryview]:
+        """Valid until the thread's next call."""
+        if len(clips) > len(self._instances):
+            self._make(len(clips))
+        for samples, clip in zip(self._samples, clips, strict=False):
+            samples[:] = clip
+        return [instance.data for instance in self._instances[: len(clips)]]

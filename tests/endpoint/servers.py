@@ -1,10 +1,16 @@
-"""Real gRPC servers in this process that serve `Predict` with the official message classes."""
+"""Real servers in this process: gRPC ones that serve `Predict` with the official message classes, and HTTP ones."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
@@ -45,3 +51,64 @@ def first_samples(request: Any, context: grpc.ServicerContext) -> Any:
     return official.response_message(
         [[value.number_value for value in instance.list_value.values[:512]] for instance in request.instances], "dm-1"
     )
+
+
+@dataclass(frozen=True)
+class RestRequest:
+    path: str
+    headers: Message
+    body: bytes
+    client: tuple[str, int]
+    """Address and port of the connection."""
+
+
+RestHandler = Callable[[RestRequest], tuple[int, Mapping[str, str], bytes]]
+
+
+class _HttpServer(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients of these tests hang up as they please."""
+
+
+@contextmanager
+def serve_rest(handler: RestHandler, tls: ssl.SSLContext | None = None) -> Iterator[int]:
+    """Serves POST requests over HTTP/1.1 on 127.0.0.1; yields the port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            status, headers, answer = handler(RestRequest(self.path, self.headers, body, self.client_address))
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Not on standard error."""
+
+    server = _HttpServer(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def first_samples_rest(request: RestRequest) -> tuple[int, Mapping[str, str], bytes]:
+    """Answers each clip with its first 512 samples."""
+    predictions = [instance[:512] for instance in json.loads(request.body)["instances"]]
+    body = json.dumps({"predictions": predictions, "deployedModelId": "dm-1"}).encode()
+    return 200, {"Content-Type": "application/json"}, body

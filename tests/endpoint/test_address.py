@@ -25,6 +25,22 @@ def test_loopback_hosts(host: str, target: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.8.9.10:8080", "http://127.8.9.10:8080"),
+        ("localhost:8080", "http://127.0.0.1:8080"),
+        ("[::1]:8080", "http://[::1]:8080"),
+        ("us-west1-aiplatform.googleapis.com", "https://us-west1-aiplatform.googleapis.com:443"),
+        ("ipv4:80", "https://ipv4:80"),
+        ("0.0.0.0:80", "https://0.0.0.0:80"),
+        ("[::]:80", "https://[::]:80"),
+    ],
+)
+def test_only_loopback_hosts_are_spoken_to_in_plain_http(host: str, url: str) -> None:
+    assert parse_host(host).url == url
+
+
+@pytest.mark.parametrize(
     ("host", "target"),
     [
         ("us-west1-aiplatform.googleapis.com", "us-west1-aiplatform.googleapis.com:443"),

@@ -18,13 +18,14 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from endpoint.client import Client
+from endpoint.codec import make_codec
 from endpoint.errors import RunEnded
 from endpoint.grpc_transport import GrpcTransport
+from endpoint.rate import LocalRate
 from endpoint.results import Embedded, Outcome
 from endpoint.retry import Backoff
 from endpoint.settings import EndpointSettings
 from endpoint.transport import Reply
-from endpoint.wire import encode_predict_request
 from tests.endpoint import official
 from tests.endpoint.servers import first_samples, serve
 
@@ -44,10 +45,15 @@ def ask(transport: GrpcTransport, timeout_s: float = PATIENCE_S) -> Reply:
         replies.append(reply)
         replied.set()
 
-    transport.send(encode_predict_request(official.NAME, [CLIP]), timeout_s, take)
+    request = make_codec("grpc", "research", "audio", official.NAME).prepare([CLIP]).request([0], lambda _: "")
+    transport.send(request, timeout_s, take)
     assert replied.wait(PATIENCE_S)
     (reply,) = replies
     return reply
+
+
+def client_to(port: int, *, backoff: Backoff | None = None, **changes: Any) -> Client:
+    return Client(settings_for(port, **changes), rate=LocalRate(), backoff=backoff)
 
 
 def embed(client: Client, *batches: list[np.ndarray]) -> list[Outcome]:
@@ -72,7 +78,7 @@ def embed(client: Client, *batches: list[np.ndarray]) -> list[Outcome]:
 def test_clips_arrive_exactly_and_embeddings_come_back_in_order() -> None:
     rng = np.random.default_rng(1)
     batches = [[rng.normal(0, 0.3, 32000).astype(np.float32) for _ in range(size)] for size in (4, 4, 1, 3, 4, 4, 2, 4)]
-    with serve(first_samples) as port, Client(settings_for(port)) as client:
+    with serve(first_samples) as port, client_to(port) as client:
         outcomes = embed(client, *batches)
         stats = client.stats()
     for batch, outcome in zip(batches, outcomes, strict=True):
@@ -91,7 +97,7 @@ def test_the_routing_header_is_that_of_the_official_client_and_no_credentials_ar
         return first_samples(request, context)
 
     name = "projects/p%:q/locations/l/endpoints/a+b"
-    with serve(handler) as port, Client(settings_for(port, name=name)) as client:
+    with serve(handler) as port, client_to(port, name=name) as client:
         embed(client, [CLIP])
     expected = routing_header.to_grpc_metadata((("endpoint", name),))
     assert seen[0][expected[0]] == expected[1]
@@ -111,6 +117,25 @@ def test_statuses_and_hints_come_through_without_the_services_text() -> None:
         reply = ask(transport)
         transport.close()
     assert reply == Reply(grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after_s=3.0)
+    assert "0.12345" not in repr(reply)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "expected"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, "Response size too large. Received at least 3 MB; echo 0.12345", True),
+        (grpc.StatusCode.INVALID_ARGUMENT, "bad instance", False),
+        (grpc.StatusCode.INTERNAL, "Response size too large", False),
+    ],
+)
+def test_a_response_that_would_be_too_large_is_told_from_other_rejections(
+    code: grpc.StatusCode, text: str, expected: bool
+) -> None:
+    with serve(lambda _, context: context.abort(code, text)) as port:
+        transport = GrpcTransport(settings_for(port))
+        reply = ask(transport)
+        transport.close()
+    assert reply == Reply(code, response_too_large=expected)
     assert "0.12345" not in repr(reply)
 
 
@@ -173,7 +198,7 @@ def test_faults_between_good_answers_cost_no_clip() -> None:
     settings = {"max_in_flight": 6, "max_attempts": 50}
     with (
         serve(handler) as port,
-        Client(settings_for(port, **settings), backoff=Backoff(base_s=0.001, cap_s=0.01)) as client,
+        client_to(port, **settings, backoff=Backoff(base_s=0.001, cap_s=0.01)) as client,
     ):
         outcomes = embed(client, *batches)
         stats = client.stats()
@@ -193,7 +218,7 @@ def test_a_rejected_clip_is_found_on_the_wire() -> None:
 
     bad = CLIP.copy()
     bad[0] = 9.0
-    with serve(handler) as port, Client(settings_for(port)) as client:
+    with serve(handler) as port, client_to(port) as client:
         _, outcome = embed(client, [CLIP], [CLIP, CLIP, bad, CLIP])
     assert [isinstance(result, Embedded) for result in outcome.results] == [True, True, False, True]
 
@@ -202,7 +227,7 @@ def test_another_service_ends_the_run_with_one_request() -> None:
     server = grpc.server(ThreadPoolExecutor(1))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    with Client(settings_for(port)) as client:
+    with client_to(port) as client:
         (outcome,) = embed(client, [CLIP])
         assert client.stats().requests == 1
     server.stop(None).wait()
@@ -215,7 +240,7 @@ def test_loopback_calls_pass_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(variable, "http://127.0.0.1:1")
     for variable in ("no_proxy", "no_grpc_proxy"):
         monkeypatch.delenv(variable, raising=False)
-    with serve(first_samples) as port, Client(settings_for(port)) as client:
+    with serve(first_samples) as port, client_to(port) as client:
         (outcome,) = embed(client, [CLIP])
     assert isinstance(outcome.results[0], Embedded)
 

@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from endpoint.retry import Backoff, is_retryable, retry_hint_s
+from endpoint.retry import Backoff, http_retry_hint_s, is_retryable, retry_hint_s
 
 RETRYABLE = {"RESOURCE_EXHAUSTED", "INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN", "CANCELLED", "ABORTED"}
 
@@ -81,6 +81,38 @@ def retry_info(seconds: int, nanos: int = 0) -> error_details_pb2.RetryInfo:
 )
 def test_hints_are_read_from_trailing_metadata(metadata: list[tuple[str, str | bytes]], hint_s: float | None) -> None:
     assert retry_hint_s(metadata) == hint_s
+
+
+DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
+DATE_S = 1_445_412_480.0  # `date -u -d "2015-10-21 07:28:00" +%s`
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "now_s", "hint_s"),
+    [
+        (DATE, DATE_S - 30, 30.0),
+        (DATE, DATE_S - 30.5, 30.5),
+        (DATE, DATE_S, None),
+        (DATE, DATE_S + 30, None),
+        (DATE, 0.0, 600.0),
+        ("Wednesday, 21-Oct-15 07:28:00 GMT", DATE_S - 30, 30.0),
+        ("Wed Oct 21 07:28:00 2015", DATE_S - 30, 30.0),
+        ("Wed, xx Oct 2015 07:28:00 GMT", DATE_S - 30, None),
+        ("Wed, 21 Oct 99999999999 07:28:00 GMT", DATE_S - 30, None),
+        ("12.5", DATE_S, 12.5),
+        ("inf", DATE_S, None),
+        ("", DATE_S, None),
+        (None, DATE_S, None),
+    ],
+)
+def test_http_hints_may_be_dates(retry_after: str | None, now_s: float, hint_s: float | None) -> None:
+    assert http_retry_hint_s(retry_after, None, now_s) == hint_s
+
+
+@given(retry_after=st.text(max_size=40), details=st.recursive(st.none() | st.text(max_size=9) | st.floats(), st.lists))
+def test_what_cannot_be_read_is_no_hint_and_no_error(retry_after: str, details: object) -> None:
+    hint_s = http_retry_hint_s(retry_after, details, DATE_S)
+    assert hint_s is None or 0 < hint_s <= 600
 
 
 def test_a_retry_info_that_cannot_be_parsed_is_no_hint() -> None:

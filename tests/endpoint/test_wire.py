@@ -1,7 +1,8 @@
-"""The codec writes and reads the same messages as the official classes, and no other answer passes it."""
+"""Audio for research endpoints over gRPC: the same messages as the official classes write, and no other answer passes."""
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import numpy as np
@@ -10,15 +11,11 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from endpoint.codec import make_codec
 from endpoint.errors import BadAnswer
-from endpoint.wire import (
-    CLIP_SAMPLES,
-    EMBEDDING_WIDTH,
-    Predictions,
-    decode_predict_response,
-    encode_predict_request,
-    part_of_request,
-)
+from endpoint.items import CLIP_SAMPLES, ClipObject
+from endpoint.predictions import EMBEDDING_WIDTH, Predictions
+from endpoint.proto_answer import read_embeddings
 from tests.endpoint import official
 
 ODD_FLOATS = np.array(
@@ -26,6 +23,16 @@ ODD_FLOATS = np.array(
     np.float32,
 )
 SEEDS = st.integers(0, 2**32 - 1)
+
+
+def no_token(item: ClipObject) -> str:
+    raise AssertionError(f"{item} needs no token")
+
+
+def encode(endpoint: str, clips: list[np.ndarray]) -> bytes:
+    codec = make_codec("grpc", "research", "audio", endpoint)
+    codec.check(clips)
+    return codec.prepare(clips).request(range(len(clips)), no_token)
 
 
 def clip_of_kind(kind: str, seed: int) -> np.ndarray:
@@ -53,7 +60,7 @@ def test_requests_parse_to_the_message_that_the_official_classes_build(
     kinds: list[str], seed: int, endpoint: str
 ) -> None:
     clips = [clip_of_kind(kind, seed + position) for position, kind in enumerate(kinds)]
-    data = encode_predict_request(endpoint, clips)
+    data = encode(endpoint, clips)
     expected = official.request_message(endpoint, clips)
     assert official.parse_request(data) == expected
     # Equal messages may differ in the sign of zero; equal bytes do not.
@@ -61,41 +68,50 @@ def test_requests_parse_to_the_message_that_the_official_classes_build(
 
 
 def test_a_template_keeps_nothing_of_the_request_before() -> None:
+    codec = make_codec("grpc", "research", "audio", official.NAME)
     loud, silent = clip_of_kind("normal", 1), clip_of_kind("silent", 1)
-    first = encode_predict_request(official.NAME, [loud, loud])
-    second = encode_predict_request(official.NAME, [silent, silent])
-    assert first == official.request_message(official.NAME, [loud, loud]).SerializeToString()
-    assert second == official.request_message(official.NAME, [silent, silent]).SerializeToString()
+    first = codec.prepare([loud, loud])
+    second = codec.prepare([silent])
+    for payload, clips in ((first, [loud, loud]), (second, [silent])):
+        expected = official.request_message(official.NAME, clips).SerializeToString()
+        assert payload.request(range(len(clips)), no_token) == expected
 
 
 @pytest.mark.parametrize("endpoint", ["e", official.NAME, "é" * 200])
 def test_parts_of_a_request_are_what_their_clips_alone_encode_to(endpoint: str) -> None:
     clips = [clip_of_kind("bits", seed) for seed in range(4)]
-    whole = encode_predict_request(endpoint, clips)
-    for start in range(4):
-        for stop in range(start + 1, 5):
-            assert part_of_request(whole, 4, start, stop) == encode_predict_request(endpoint, clips[start:stop])
+    payload = make_codec("grpc", "research", "audio", endpoint).prepare(clips)
+    for size in range(1, 5):
+        for positions in itertools.combinations(range(4), size):
+            part = payload.request(positions, no_token)
+            assert part == encode(endpoint, [clips[position] for position in positions])
+
+
+def test_a_whole_request_is_not_copied() -> None:
+    payload = make_codec("grpc", "research", "audio", "e").prepare([clip_of_kind("normal", 1)] * 4)
+    assert payload.request(range(4), no_token) is payload.request([0, 1, 2, 3], no_token)
 
 
 def test_four_clips_take_the_documented_size() -> None:
     # design.md 2.3 counts without the endpoint's field: two bytes and its name
-    size = len(encode_predict_request(official.NAME, [clip_of_kind("normal", 1)] * 4))
+    size = len(encode(official.NAME, [clip_of_kind("normal", 1)] * 4))
     assert 1_408_016 <= size < 1_500_000
 
 
 def test_clips_may_be_strided_views() -> None:
     stereo = np.random.default_rng(3).normal(size=(CLIP_SAMPLES, 2)).astype(np.float32)
-    assert encode_predict_request("e", [stereo[:, 1]]) == encode_predict_request("e", [stereo[:, 1].copy()])
+    assert encode("e", [stereo[:, 1]]) == encode("e", [stereo[:, 1].copy()])
 
 
 def test_threads_do_not_share_a_template() -> None:
     clips = [clip_of_kind("normal", seed) for seed in range(4)]
     expected = [official.request_message("e", [clip]).SerializeToString() for clip in clips]
+    codec = make_codec("grpc", "research", "audio", "e")
     wrong: list[int] = []
 
     def encode_often(position: int) -> None:
         for _ in range(100):
-            if encode_predict_request("e", [clips[position]]) != expected[position]:
+            if codec.prepare([clips[position]]).request([0], no_token) != expected[position]:
                 wrong.append(position)
 
     threads = [threading.Thread(target=encode_often, args=(position,)) for position in range(4)]
@@ -117,7 +133,7 @@ def test_threads_do_not_share_a_template() -> None:
 )
 def test_what_is_no_clip_is_not_encoded(clips: list[np.ndarray]) -> None:
     with pytest.raises(ValueError, match=r"expected float32 of shape \(32000,\)|at least one clip"):
-        encode_predict_request("e", clips)
+        encode("e", clips)
 
 
 def embeddings_for(clips: int, seed: int = 0) -> np.ndarray:
@@ -147,9 +163,9 @@ def assert_decodes_as_officially(data: bytes, clips: int) -> None:
     expected = decode_officially(data, clips)
     if expected is None:
         with pytest.raises(BadAnswer):
-            decode_predict_response(data, clips)
+            read_embeddings(data, clips)
         return
-    decoded = decode_predict_response(data, clips)
+    decoded = read_embeddings(data, clips)
     assert decoded.deployed_model_id == expected.deployed_model_id
     assert decoded.embeddings.dtype == np.float32
     assert decoded.embeddings.tobytes() == expected.embeddings.tobytes()
@@ -159,7 +175,7 @@ def assert_decodes_as_officially(data: bytes, clips: int) -> None:
 @given(clips=st.integers(1, 6), seed=SEEDS, model=st.text(st.characters(codec="utf-8"), max_size=200))
 def test_answers_decode_as_the_official_classes_read_them(clips: int, seed: int, model: str) -> None:
     embeddings = embeddings_for(clips, seed)
-    decoded = decode_predict_response(official.response_bytes(embeddings, model), clips)
+    decoded = read_embeddings(official.response_bytes(embeddings, model), clips)
     assert (decoded.embeddings == embeddings).all()
     assert decoded.deployed_model_id == model
 
@@ -225,9 +241,23 @@ def test_fields_in_another_order_unknown_fields_and_long_lengths_fall_back_to_th
         first + padded + model,
         first + second + model + model,
     ):
-        decoded = decode_predict_response(data, 2)
+        decoded = read_embeddings(data, 2)
         assert (decoded.embeddings == embeddings).all()
         assert decoded.deployed_model_id == "m"
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_canonical_predictions_and_others_in_any_order_keep_their_places(data: st.DataObject) -> None:
+    pieces, embeddings = [], embeddings_for(6)
+    for row in embeddings:
+        whole = official.response_bytes([row], "")
+        body = whole[3:]
+        padded = b"\x0a" + bytes([len(body) & 127 | 128, len(body) >> 7 | 128, 0]) + body
+        pieces += [data.draw(st.sampled_from([whole, whole, padded, b"\xfa\x06\x03abc" + whole]))]
+    decoded = read_embeddings(b"".join(pieces), 6)
+    assert (decoded.embeddings == embeddings).all()
+    assert decoded.embeddings.base is None
 
 
 def test_a_list_in_two_pieces_is_merged_as_protobuf_prescribes() -> None:
@@ -237,21 +267,21 @@ def test_a_list_in_two_pieces_is_merged_as_protobuf_prescribes() -> None:
         for piece in (numbers[:200], numbers[200:])
     )
     data = b"\x0a" + varint(len(value)) + value
-    assert (decode_predict_response(data, 1).embeddings[0] == numbers).all()
+    assert (read_embeddings(data, 1).embeddings[0] == numbers).all()
     assert_decodes_as_officially(data, 1)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 5])
 def test_another_number_of_predictions_is_a_bad_answer(count: int) -> None:
-    with pytest.raises(BadAnswer, match=f"{count} predictions for 4 clips"):
-        decode_predict_response(official.response_bytes(embeddings_for(count)), 4)
+    with pytest.raises(BadAnswer, match=f"{count} predictions for 4 instances"):
+        read_embeddings(official.response_bytes(embeddings_for(count)), 4)
 
 
 @pytest.mark.parametrize("width", [0, 511, 513])
 def test_another_width_is_a_bad_answer(width: int) -> None:
     rows = [np.zeros(EMBEDDING_WIDTH), np.zeros(width)]
     with pytest.raises(BadAnswer, match="prediction 1 of 2 is not a list of 512 numbers"):
-        decode_predict_response(official.response_bytes(rows), 2)
+        read_embeddings(official.response_bytes(rows), 2)
 
 
 SIGNALLING_NAN = np.array(0x7FF0_0000_0000_0001, np.uint64).view(np.float64)[()]
@@ -262,21 +292,21 @@ def test_numbers_that_are_not_finite_float32_are_a_bad_answer(value: float) -> N
     rows = embeddings_for(3).astype(np.float64)
     rows[2, 511] = value
     with pytest.raises(BadAnswer, match="prediction 2 of 3 holds numbers that are not finite"):
-        decode_predict_response(official.response_bytes(rows), 3)
+        read_embeddings(official.response_bytes(rows), 3)
 
 
 def test_predictions_of_other_kinds_are_bad_answers() -> None:
     message = official.response_message(embeddings_for(1))
     message.predictions[0].list_value.values[5].string_value = "0.5"
     with pytest.raises(BadAnswer, match="not a list of 512 numbers"):
-        decode_predict_response(message.SerializeToString(), 1)
+        read_embeddings(message.SerializeToString(), 1)
     as_object = official.response_message([])
     as_object.predictions.add().struct_value.get_or_create_list("embedding").extend([0.5] * EMBEDDING_WIDTH)
     with pytest.raises(BadAnswer, match="not a list of 512 numbers"):
-        decode_predict_response(as_object.SerializeToString(), 1)
+        read_embeddings(as_object.SerializeToString(), 1)
 
 
 def test_embeddings_do_not_keep_the_answer_alive() -> None:
-    decoded = decode_predict_response(official.response_bytes(embeddings_for(1)), 1)
+    decoded = read_embeddings(official.response_bytes(embeddings_for(1)), 1)
     assert decoded.embeddings.base is None
     assert decoded.embeddings.flags.writeable
