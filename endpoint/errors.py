@@ -2,8 +2,10 @@
 
     EndpointError
     ├── BadAnswer          the service answered, but not with one embedding for each clip; asking again may help
+    ├── TokenUnavailable   there is no access token just now; asking again later may help
     └── RunEnded           nothing more can be sent in this run: wrong endpoint, format, permission, credentials
-        └── ClientClosed   the client was closed while batches were waiting for their answers
+        ├── ClientClosed         the client was closed while batches were waiting for their answers
+        └── RateFolderUnusable   the folder that processes share their pace in is not private (see `shared_rate.py`)
 
 What a service rejects or fails to answer clip by clip is no exception but a `Refused` result (see `results.py`).
 Messages are our own words: a service may echo a request, so its text is neither stored nor shown.
@@ -22,6 +24,10 @@ class EndpointError(Exception):
 
 class BadAnswer(EndpointError):
     """An answer that does not hold exactly one embedding of finite floats for each clip; retryable."""
+
+
+class TokenUnavailable(EndpointError):
+    """No access token can be had at present, for a reason that passes: the sign-in service is busy or out of reach."""
 
 
 class RunEnded(EndpointError):

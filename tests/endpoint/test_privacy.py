@@ -15,11 +15,12 @@ from google.auth.credentials import AnonymousCredentials
 from endpoint.batch import Batch
 from endpoint.client import Client
 from endpoint.credentials import CallCredentials
+from endpoint.predictions import Predictions
 from endpoint.results import Embedded, Outcome
 from endpoint.retry import Backoff
 from endpoint.settings import EndpointSettings
+from endpoint.token_source import TokenSource
 from endpoint.transport import Reply
-from endpoint.wire import Predictions
 from tests.endpoint import official
 from tests.endpoint.servers import first_samples, serve
 
@@ -45,7 +46,7 @@ def test_reprs_show_no_samples_and_no_embeddings(value: object) -> None:
 
 def test_credentials_are_not_pickled() -> None:
     with pytest.raises(TypeError, match="not pickled"):
-        pickle.dumps(CallCredentials(AnonymousCredentials(), request=object()))
+        pickle.dumps(CallCredentials(TokenSource(AnonymousCredentials(), str)))
 
 
 @pytest.mark.parametrize("code", list(grpc.StatusCode)[1:], ids=lambda code: code.name)

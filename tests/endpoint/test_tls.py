@@ -17,28 +17,27 @@ import google.auth.exceptions
 import grpc
 import numpy as np
 import pytest
-import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from google.auth.credentials import Credentials
 
-from endpoint import credentials as credentials_module
 from endpoint.channel import open_loopback_channel, open_tls_channel
 from endpoint.client import Client
-from endpoint.credentials import CallCredentials, default_credentials
+from endpoint.credentials import CallCredentials
 from endpoint.errors import RunEnded
 from endpoint.grpc_transport import METHOD, GrpcTransport
 from endpoint.results import Embedded, Outcome
 from endpoint.retry import Backoff
 from endpoint.settings import EndpointSettings
+from endpoint.token_source import TokenSource
 from tests.endpoint import official
 from tests.endpoint.servers import first_samples, serve
+from tests.endpoint.token_fakes import SECRET, CountedCredentials, explain
 
 PATIENCE_S = 20.0
 SERVER_NAME = "hear.example.com"
-SECRET = "ya29.planted-token"
 CLIP = np.linspace(-1, 1, 32000, dtype=np.float32)
 
 
@@ -70,20 +69,8 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "0.0.0.0")
 
 
-class CountedCredentials(Credentials):  # type: ignore[misc]
-    """google-auth credentials whose n-th token is SECRET-n."""
-
-    def __init__(self, failure: Exception | None = None) -> None:
-        super().__init__()
-        self.refreshes = 0
-        self.failure = failure
-
-    def refresh(self, request: Any) -> None:
-        if self.failure is not None:
-            raise self.failure
-        self.refreshes += 1
-        self.token = f"{SECRET}-{self.refreshes}"
-        self.expiry = None
+def source_of(credentials: Credentials) -> TokenSource:
+    return TokenSource(credentials, explain)
 
 
 def settings_for(port: int) -> EndpointSettings:
@@ -94,7 +81,7 @@ def client_for(port: int, credentials: Credentials, certificate: tuple[bytes, by
     settings = settings_for(port)
     transport = GrpcTransport(
         settings,
-        credentials=CallCredentials(credentials, request=object()),
+        credentials=CallCredentials(source_of(credentials)),
         root_certificates=certificate[1],
         server_name=SERVER_NAME,
     )
@@ -179,7 +166,7 @@ def test_a_refresh_that_fails_ends_the_run_and_its_text_is_not_shown(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     failure = google.auth.exceptions.RefreshError(f"invalid_grant {SECRET}", retryable=retryable)
-    gate, credentials = Gate(f"{SECRET}-1"), CountedCredentials(failure)
+    gate, credentials = Gate(f"{SECRET}-1"), CountedCredentials(failure=failure)
     with (
         serve(gate, grpc.ssl_server_credentials([certificate])) as port,
         client_for(port, credentials, certificate) as client,
@@ -198,7 +185,7 @@ def test_a_certificate_that_is_not_trusted_gets_no_token(certificate: tuple[byte
     with serve(gate, grpc.ssl_server_credentials([certificate])) as port:
         settings = settings_for(port)
         # The usual authorities have not signed it.
-        transport = GrpcTransport(settings, credentials=CallCredentials(CountedCredentials(), request=object()))
+        transport = GrpcTransport(settings, credentials=CallCredentials(source_of(CountedCredentials())))
         with Client(settings, transport=transport, backoff=Backoff(0.001, 0.001)) as client:
             (outcome,) = embed(client)
     assert outcome.error is not None
@@ -249,7 +236,7 @@ def test_plain_text_to_another_host_is_impossible(host: str) -> None:
 
 def test_grpc_itself_refuses_these_credentials_without_tls() -> None:
     # The second line of defence: call credentials on a plain channel fail before anything is sent.
-    plugin = grpc.metadata_call_credentials(CallCredentials(CountedCredentials(), request=object()))
+    plugin = grpc.metadata_call_credentials(CallCredentials(source_of(CountedCredentials())))
     with serve(first_samples) as port, grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         call = channel.unary_unary(METHOD, request_serializer=None, response_deserializer=None)
         with pytest.raises(grpc.RpcError) as caught:
@@ -257,54 +244,6 @@ def test_grpc_itself_refuses_these_credentials_without_tls() -> None:
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-def test_threads_that_need_a_token_at_once_cause_one_refresh() -> None:
-    class SlowCredentials(CountedCredentials):
-        def refresh(self, request: Any) -> None:
-            started.set()
-            assert release.wait(PATIENCE_S)
-            super().refresh(request)
-
-    started, release = threading.Event(), threading.Event()
-    credentials = SlowCredentials()
-    plugin = CallCredentials(credentials, request=object())
-    headers: list[Any] = []
-    context = type("Context", (), {"service_url": "https://x/", "method_name": "Predict"})()
-    threads = [
-        threading.Thread(target=plugin, args=(context, lambda found, error: headers.append((found, error))))
-        for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    assert started.wait(PATIENCE_S)
-    release.set()
-    for thread in threads:
-        thread.join(PATIENCE_S)
-    assert credentials.refreshes == 1
-    assert headers == [((("authorization", f"Bearer {SECRET}-1"),), None)] * 8
-
-
-def test_missing_credentials_name_the_remedy_and_not_the_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    broken = tmp_path / "credentials.json"
-    broken.write_text(f'{{"type": "{SECRET}"}}')
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(broken))
-    with pytest.raises(RunEnded, match="gcloud auth application-default login") as caught:
-        default_credentials()
-    assert SECRET not in str(caught.value)
-    assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__
-
-
-def test_netrc_does_not_replace_authorization_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    netrc = tmp_path / "netrc"
-    netrc.write_text("machine token.example.com login user password word\n")
-    monkeypatch.setenv("NETRC", str(netrc))
-    session = credentials_module._token_request().session
-    prepared = session.prepare_request(
-        requests.Request("POST", "https://token.example.com/", headers={"Authorization": f"Bearer {SECRET}"})
-    )
-    assert prepared.headers["Authorization"] == f"Bearer {SECRET}"
-
-
 def test_a_tls_channel_is_lazy() -> None:
     # Making one connects to nothing, so that a client can be made before its network is there.
-    open_tls_channel("hear.invalid", CallCredentials(CountedCredentials(), request=object())).close()
+    open_tls_channel("hear.invalid", CallCredentials(source_of(CountedCredentials()))).close()
