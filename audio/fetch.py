@@ -6,7 +6,7 @@ import io
 import os
 import stat
 import threading
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from audio.errors import AccessDenied, ChangedFile, FetchError, MissingFile, NotARegularFile, StorageError
 from audio.recording import Recording
@@ -47,6 +47,8 @@ def storage_client() -> storage.Client:
     global _client
     with _client_lock:
         if _client is None:
+            # Else the library asks for a bucket's metadata in the background, for traces that nobody collects.
+            os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
             from google.auth.credentials import AnonymousCredentials
             from google.cloud import storage
 
@@ -54,7 +56,13 @@ def storage_client() -> storage.Client:
                 _client = storage.Client(project="local", credentials=AnonymousCredentials())
             else:
                 _client = storage.Client()
+            # Any `auth` keeps `requests` from replacing the authorization header by what .netrc holds.
+            _client._http.auth = _unchanged
         return _client
+
+
+def _unchanged(request: Any) -> Any:
+    return request
 
 
 def _open_local(recording: Recording) -> BinaryIO:

@@ -33,6 +33,25 @@ class StorageServer:
         request = urllib.request.Request(f"{self.address}/storage/v1/b/{bucket}/o/{quoted}", method="DELETE")
         urllib.request.urlopen(request, timeout=10).close()
 
+    def names(self, bucket: str, prefix: str = "") -> list[str]:
+        """Names of the bucket's objects, sorted."""
+        names: list[str] = []
+        query = {"prefix": prefix, "maxResults": "1000"}
+        while True:
+            url = f"{self.address}/storage/v1/b/{bucket}/o?{urllib.parse.urlencode(query)}"
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                page = json.loads(answer.read())
+            names += [item["name"] for item in page.get("items", [])]
+            if "nextPageToken" not in page:
+                return sorted(names)
+            query["pageToken"] = page["nextPageToken"]
+
+    def content(self, bucket: str, name: str) -> tuple[bytes, str]:
+        """An object's bytes and its content type."""
+        quoted = urllib.parse.quote(name, safe="")
+        with urllib.request.urlopen(f"{self.address}/storage/v1/b/{bucket}/o/{quoted}?alt=media", timeout=10) as answer:
+            return answer.read(), answer.headers["Content-Type"]
+
     def _post(self, path: str, data: bytes, kind: str) -> bytes:
         request = urllib.request.Request(self.address + path, data, {"Content-Type": kind})
         with urllib.request.urlopen(request, timeout=10) as answer:

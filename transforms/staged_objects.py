@@ -1,0 +1,142 @@
+"""Single objects in a staging bucket: written once, deleted until they are gone, with errors in our own words.
+
+AudioError
+└── StagingError          staging_error: the storage failed for too long; the same clip may well succeed later
+    └── StagingRefused    staging_error: rights, credentials or the bucket are missing; no other clip will fare better
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from audio.errors import AudioError
+from endpoint.items import ClipObject
+
+if TYPE_CHECKING:
+    from google.cloud import storage
+
+ClientFactory = Callable[[], "storage.Client"]
+"""Returns the process's one Cloud Storage client: `audio.fetch.storage_client`."""
+
+RETRY_FOR_S = 60.0
+"""How long an operation is tried again before it has failed."""
+_ANSWER_WITHIN_S = (10.0, 30.0)
+"""To connect, and between two bytes of an answer."""
+_LOGIN = "run: gcloud auth application-default login"
+
+
+class StagingError(AudioError):
+    """A clip could not be staged, or what is staged not be listed or removed."""
+
+    code = "staging_error"
+    retryable = True
+
+
+class StagingRefused(StagingError):
+    """The same for every clip, until somebody grants a right or makes the bucket."""
+
+    retryable = False
+
+
+def upload(
+    client: storage.Client,
+    target: ClipObject,
+    wav: bytes,
+    retry_for_s: float = RETRY_FOR_S,
+    first_pause_s: float = 1.0,
+) -> None:
+    """Write an object under a name that nobody has used. Raises StagingError; the object may then be there, or come.
+
+    Args:
+      client: see ClientFactory.
+      target: the object, by a random name.
+      wav: a WAV file.
+      retry_for_s: how long to try.
+      first_pause_s: the longest pause before the first retry; doubled for each further one.
+    """
+    from google.api_core import exceptions
+
+    blob = client.bucket(target.bucket).blob(target.name)
+    try:
+        # Nobody else has this name: where it is there already, an earlier attempt succeeded and its answer was lost.
+        blob.upload_from_string(
+            wav,
+            "audio/wav",
+            if_generation_match=0,
+            timeout=_ANSWER_WITHIN_S,
+            retry=_retry(retry_for_s, first_pause_s),
+        )
+    except exceptions.PreconditionFailed:
+        return
+    except Exception as error:  # noqa: BLE001 - connections fail in many ways; their texts are not ours to show
+        raise staging_error(error, target.bucket, "writing", "storage.objects.create") from None
+
+
+def delete(
+    client: storage.Client, target: ClipObject, retry_for_s: float = RETRY_FOR_S, first_pause_s: float = 1.0
+) -> None:
+    """Delete an object; one that is not there is deleted. Raises StagingError. Arguments as of `upload`."""
+    from google.api_core import exceptions
+
+    blob = client.bucket(target.bucket).blob(target.name)
+    try:
+        blob.delete(timeout=_ANSWER_WITHIN_S, retry=_retry(retry_for_s, first_pause_s))
+    except exceptions.NotFound:
+        return
+    except Exception as error:  # noqa: BLE001 - likewise
+        raise staging_error(error, target.bucket, "deleting", "storage.objects.delete") from None
+
+
+def staging_error(error: Exception, bucket: str, doing: str, permission: str) -> StagingError:
+    """Return, in our own words, what `error` says about `doing` something in gs://bucket, which needs `permission`."""
+    from google.api_core import exceptions
+    from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+
+    where = f"{doing} staged clips in gs://{bucket}"
+    match error:
+        case StagingError():
+            return error
+        case exceptions.NotFound():
+            return StagingRefused(f"{where}: there is no such bucket; make it, or name another --staging_location")
+        case exceptions.Forbidden():
+            return StagingRefused(f"{where} was refused (HTTP 403); grant {permission} on the bucket")
+        case exceptions.Unauthorized():
+            return StagingRefused(f"{where}: the Google credentials were not accepted (HTTP 401); {_LOGIN}")
+        case exceptions.RetryError():
+            cause = type(error.cause).__name__
+            return StagingError(f"{where} failed again and again (last: {cause}); try again later")
+        case exceptions.ClientError() if error.code != exceptions.TooManyRequests.code:
+            return StagingRefused(f"{where} was refused (HTTP {error.code}); name another --staging_location")
+        case exceptions.GoogleAPICallError():
+            return StagingError(f"{where} failed (HTTP {error.code}); try again later")
+        case DefaultCredentialsError():
+            return StagingRefused(f"{where}: there are no usable Google credentials; {_LOGIN}")
+        case GoogleAuthError() if not error.retryable:
+            return StagingRefused(
+                f"{where}: the Google credentials were not accepted ({type(error).__name__}); {_LOGIN}"
+            )
+        case _:
+            return StagingError(f"{where} failed ({type(error).__name__}); try again later")
+
+
+def widen_pool(client: storage.Client, connections: int) -> None:
+    """Let the client keep at least so many connections open.
+
+    requests keeps 10 a host: with more threads, every further call would open a connection of its own, a TLS handshake
+    each, and warn of it. Adapters of another kind (mutual TLS) are left alone.
+    """
+    from requests.adapters import HTTPAdapter
+
+    adapters = client._http.adapters
+    for scheme in ("https://", "http://"):
+        adapter: Any = adapters.get(scheme)
+        # An adapter takes its key's place in one step (mount() would reorder the others under threads that read them).
+        if type(adapter) is HTTPAdapter and adapter._pool_maxsize < connections:
+            adapters[scheme] = HTTPAdapter(pool_maxsize=connections)
+
+
+def _retry(retry_for_s: float, first_pause_s: float) -> Any:
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    return DEFAULT_RETRY.with_timeout(retry_for_s).with_delay(initial=first_pause_s, maximum=16.0, multiplier=2.0)
