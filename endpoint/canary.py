@@ -20,15 +20,17 @@ class Canary:
     Parts of a split batch go before other batches, so that one good clip in it is soon found, and its answer ends the
     series.
 
+    Where it is known from elsewhere that the endpoint answers (`has_answered`), there is no canary from the start.
+
     An endpoint that has stopped answering ends the run too: after `give_ups` requests in a row that failed in all of
     their attempts, without an answer to any between.
 
     Requests are any objects, told apart by identity. Not thread-safe.
     """
 
-    def __init__(self, give_ups: int = GIVE_UPS_IN_A_ROW) -> None:
+    def __init__(self, give_ups: int = GIVE_UPS_IN_A_ROW, *, has_answered: bool = False) -> None:
         self._max_give_ups = give_ups
-        self.has_answered = False
+        self.has_answered = has_answered
         """Whether the endpoint has ever answered a request properly."""
         self._rejections = 0
         self._give_ups = 0
@@ -67,6 +69,10 @@ class Canary:
         self._settle(request)
         self._give_ups += 1
         return not self.has_answered or self._give_ups >= self._max_give_ups
+
+    def forget(self, request: object) -> None:
+        """Notes that a request is done with, however that came."""
+        self._settle(request)
 
     def _settle(self, request: object) -> None:
         if self._alone is request:

@@ -13,15 +13,24 @@ import grpc
 from endpoint import verdicts
 from endpoint.batch import Batch
 from endpoint.canary import GIVE_UPS_IN_A_ROW, Canary
-from endpoint.errors import BadAnswer, RunEnded
+from endpoint.codec import Codec
+from endpoint.errors import BadAnswer, RunEnded, TokenUnavailable
+from endpoint.items import ClipObject
+from endpoint.pacing import Pacing
+from endpoint.predictions import InstanceError, Predictions
+from endpoint.rate import Rate
 from endpoint.retry import Backoff, is_retryable
+from endpoint.retry_budget import RetryBudget
 from endpoint.settings import EndpointSettings
 from endpoint.stats import Counters
+from endpoint.tokens import BearerTokens
 from endpoint.transport import Reply
-from endpoint.wire import decode_predict_response
 
 _BAD_ANSWERS_BEFORE_SPLIT = 2
 _BAD_ANSWERS_OF_A_CANARY = 3
+_TRUSTED_AGE_S = 60.0
+_RETRIEVALS = 3
+"""How often the service is asked to read an object: with the first token, with a new one, and once more after a wait."""
 
 
 class Dispatcher:
@@ -36,15 +45,26 @@ class Dispatcher:
        the old ones. Refused with new credentials as well, it ends the run.
     3. A retryable status (`retry.is_retryable`) is sent again after a wait, until the clips failed `max_attempts` times
        in a row. Then they are refused; or the run ends, if the endpoint has never answered.
-    4. PERMISSION_DENIED, NOT_FOUND and UNIMPLEMENTED end the run.
-    5. Every other status is a rejection: the part is split in halves, each starting with no failures, until the bad
+    4. PERMISSION_DENIED, NOT_FOUND and UNIMPLEMENTED end the run; with URIs, the first only if it comes again with
+       tokens fetched since, as it may be the bucket that is denied.
+    5. A response that would have been too large is split, and requests are no larger than its halves from then on.
+    6. Every other status is a rejection: the part is split in halves, each starting with no failures, until the bad
        clip is refused alone. With n clips and one bad one that takes at most 2*ceil(log2 n) requests more. Rejections
-       of an endpoint that has not answered yet, and too many in a row, end the run (`canary.Canary`).
+       of an endpoint that has not answered yet, and too many in a row, end the run (`canary.Canary`). With URIs, parts
+       of a rejected request go with tokens fetched since, for it may have been the token.
+    7. In the Model Garden format an answer says for each clip what became of it. Those that were rejected are refused.
+       Those whose object was not retrieved are sent again by themselves, with a new token, `_RETRIEVALS` times in
+       all. An answer without any embedding is a rejection of the request.
 
-    Waiting takes no thread: `next_due` says when `proceed` is to be called at the latest. Not thread-safe.
+    Requests go out as fast as the rate and the retry budget allow. Waiting takes no thread: `next_due` says when
+    `proceed` is to be called at the latest. Not thread-safe.
 
     Args:
         settings: the endpoint, and how often clips are sent.
+        codec: writes requests and reads answers.
+        tokens: what the service reads URIs with; None where audio is sent.
+        rate: when the next request may go out.
+        budget: holds requests back while most of them fail.
         send: sends a request for a batch's current part; the reply comes back by `receive`, at any later time.
         renew_credentials: see `Transport.renew_credentials`.
         on_finished: takes each added batch once, with the error if the run ended before it; must not raise.
@@ -58,6 +78,10 @@ class Dispatcher:
         self,
         settings: EndpointSettings,
         *,
+        codec: Codec,
+        tokens: BearerTokens | None,
+        rate: Rate,
+        budget: RetryBudget,
         send: Callable[[Batch, bytes], None],
         renew_credentials: Callable[[], None],
         on_finished: Callable[[Batch, RunEnded | None], None],
@@ -67,7 +91,12 @@ class Dispatcher:
         rng: random.Random,
     ) -> None:
         self.counters = Counters()
+        self.max_instances = min(codec.max_instances, settings.clips_per_request or codec.max_instances)
+        """Clips in a request at most; becomes less when the endpoint's answers would be too large."""
         self._settings = settings
+        self._codec = codec
+        self._tokens = tokens
+        self._pacing = Pacing(rate, budget, self.counters)
         self._send_request = send
         self._renew = renew_credentials
         self._on_finished = on_finished
@@ -76,18 +105,23 @@ class Dispatcher:
         self._clock = clock
         self._rng = rng
         # Two windows full: an outage that ends before that costs its own requests only.
-        self._canary = Canary(give_ups=max(GIVE_UPS_IN_A_ROW, 2 * settings.max_in_flight))
+        give_ups = max(GIVE_UPS_IN_A_ROW, 2 * settings.max_in_flight)
+        self._canary = Canary(give_ups, has_answered=settings.is_proven)
         self._ended: RunEnded | None = None
         self._unfinished: dict[Batch, None] = {}  # a set that keeps the order of arrival
         self._ready: deque[Batch] = deque()
         self._waiting: list[tuple[float, int, Batch]] = []
         self._sequence = itertools.count()
+        self._awaits_slot = False
         self._renewals = 0
+        self._trusted_age_s = 0.0
 
     @property
     def next_due(self) -> float | None:
-        """When the first waiting batch is to be sent again, by the clock; None if none waits."""
-        return self._waiting[0][0] if self._waiting else None
+        """When a batch is to be sent, by the clock, if it must wait until then; None if none waits for its time."""
+        slot_s = self._pacing.due_s if self._awaits_slot else None
+        waiting_s = self._waiting[0][0] if self._waiting else None
+        return min((due for due in (slot_s, waiting_s) if due is not None), default=None)
 
     def add(self, batch: Batch) -> None:
         """Takes a new batch, to be sent as soon as `proceed` may."""
@@ -101,7 +135,12 @@ class Dispatcher:
         """Sends what may be sent now."""
         while self._waiting and self._waiting[0][0] <= self._clock():
             self._ready.append(heapq.heappop(self._waiting)[2])
-        while self._ready and (batch := self._next_allowed()) is not None:
+        self._awaits_slot = False
+        while (batch := self._next_allowed()) is not None:
+            if not self._pacing.may_send(self._clock()):
+                self._awaits_slot = True
+                return
+            self._ready.remove(batch)
             self._send(batch)
 
     def receive(self, batch: Batch, reply: Reply) -> None:
@@ -110,6 +149,7 @@ class Dispatcher:
             return  # the run has ended meanwhile
         self.counters.answered()
         part = batch.part
+        self._pacing.answered(part.sent_s, self._clock(), reply)
         if reply.code is grpc.StatusCode.UNAUTHENTICATED:
             self._renew_credentials(batch)
             return
@@ -119,9 +159,15 @@ class Dispatcher:
         elif is_retryable(reply.code):
             self._retry_later(batch, reply.code, reply.retry_after_s)
         elif reply.code in verdicts.ENDS_RUN:
-            self.end(verdicts.ended_by_status(self._settings, reply.code))
+            if reply.code is grpc.StatusCode.PERMISSION_DENIED and self._renew_tokens(batch):
+                self._send_again(batch, reply.code.name)
+            else:
+                self.end(verdicts.ended_by_status(self._settings, reply.code))
+        elif reply.response_too_large and len(part) > 1:
+            self.max_instances = min(self.max_instances, max(1, len(part) // 2))
+            self._send_again(batch, "RESPONSE_TOO_LARGE")
         else:
-            self._reject(batch, reply.code)
+            self._reject(batch, verdicts.rejection(self._settings, reply.code))
 
     def end(self, error: RunEnded) -> None:
         """Ends the run: every batch is finished with the error, and so is every later one."""
@@ -132,20 +178,25 @@ class Dispatcher:
         batches, self._unfinished = self._unfinished, {}
         self._ready.clear()
         self._waiting.clear()
+        self._awaits_slot = False
         self.counters.in_flight = 0
         for batch in batches:
             self._on_finished(batch, error)
 
     def _next_allowed(self) -> Batch | None:
-        for position, batch in enumerate(self._ready):
-            if self._canary.may_send(batch):
-                del self._ready[position]
-                return batch
-        return None
+        return next((batch for batch in self._ready if self._canary.may_send(batch)), None)
 
     def _send(self, batch: Batch) -> None:
+        try:
+            request = self._request(batch)
+        except TokenUnavailable:
+            self._retry_later(batch, grpc.StatusCode.UNAUTHENTICATED, None)
+            return
+        except RunEnded as error:
+            self.end(error)
+            return
         part = batch.part
-        request = batch.request(self._settings.name)
+        self._pacing.sent()
         self.counters.sent(len(request))
         batch.requests += 1
         if part.retry_code is not None:
@@ -153,19 +204,73 @@ class Dispatcher:
             batch.retries += 1
             part.retry_code = None
         part.sends += 1
+        part.sent_s = self._clock()
         part.credentials = self._renewals
         self._canary.sent(batch)
         self._send_request(batch, request)
 
+    def _request(self, batch: Batch) -> bytes:
+        """The request for a batch's current part, which is split first as far as it must be smaller."""
+        while True:
+            while len(batch.part) > self.max_instances:
+                batch.split(failures=batch.part.failures)
+            request = batch.request(self._codec, self._token_of)
+            if len(request) <= self._settings.max_request_bytes or len(batch.part) == 1:
+                return request
+            batch.split(failures=batch.part.failures)
+
+    def _token_of(self, item: ClipObject) -> str:
+        assert self._tokens is not None
+        return self._tokens.token(item)
+
     def _read(self, batch: Batch, body: bytes) -> None:
+        part = batch.part
         try:
-            predictions = decode_predict_response(body, len(batch.part))
+            predictions = self._codec.read(body, len(part))
         except BadAnswer as bad:
             self._retry_bad_answer(batch, bad.message)
+            return
+        if predictions.errors:
+            self._read_errors(batch, predictions)
             return
         self._canary.answered(batch)
         batch.embed(predictions)
         self._continue(batch)
+
+    def _read_errors(self, batch: Batch, predictions: Predictions) -> None:
+        """Deals with an answer in which some clips, or all of them, have an error instead of an embedding."""
+        part = batch.part
+        part.failures = part.bad_answers = 0
+        has_missing = InstanceError.NOT_RETRIEVED in predictions.errors.values()
+        if len(predictions.errors) < len(part):
+            self._canary.answered(batch)
+            part.others_were_answered = True
+        elif not part.others_were_answered:
+            if not (has_missing and self._retrieve_again(batch)):
+                self._reject(batch, verdicts.NOT_RETRIEVED if has_missing else verdicts.INSTANCE_REJECTED)
+            return
+        rejected = [part.positions[k] for k, error in predictions.errors.items() if error is InstanceError.REJECTED]
+        batch.embed(predictions)
+        if rejected:
+            batch.refuse(*verdicts.refused_alone(verdicts.INSTANCE_REJECTED), positions=rejected)
+        if has_missing:
+            if self._retrieve_again(batch):
+                return
+            batch.refuse(*verdicts.refused_alone(verdicts.NOT_RETRIEVED))
+        self._continue(batch)
+
+    def _retrieve_again(self, batch: Batch) -> bool:
+        """Sends clips again whose objects the service could not read, unless that was tried often enough."""
+        part = batch.part
+        part.not_retrieved += 1
+        if self._tokens is None or part.not_retrieved >= _RETRIEVALS:
+            return False
+        self._tokens.renew(part.sent_s)
+        if part.not_retrieved == 1:
+            self._send_again(batch, InstanceError.NOT_RETRIEVED.name)
+        else:
+            self._wait(batch, InstanceError.NOT_RETRIEVED.name, None)
+        return True
 
     def _renew_credentials(self, batch: Batch) -> None:
         part = batch.part
@@ -175,9 +280,22 @@ class Dispatcher:
         if part.credentials == self._renewals:
             self._renewals += 1
             self._renew()
+        self._renew_tokens(batch)
         part.was_unauthenticated = True
-        part.retry_code = grpc.StatusCode.UNAUTHENTICATED.name
-        self._ready.appendleft(batch)
+        self._send_again(batch, grpc.StatusCode.UNAUTHENTICATED.name)
+
+    def _renew_tokens(self, batch: Batch) -> bool:
+        """Lets a part that was rejected go with newer tokens from now on; False where that was done, or there are none."""
+        part = batch.part
+        if self._tokens is None:
+            return False
+        if part.has_renewed_tokens:
+            # It was not the token. So one that is young is not doubted again, however many objects are rejected.
+            self._trusted_age_s = _TRUSTED_AGE_S
+            return False
+        part.has_renewed_tokens = True
+        self._tokens.renew(part.sent_s - self._trusted_age_s)
+        return True
 
     def _retry_later(self, batch: Batch, code: grpc.StatusCode, hint_s: float | None) -> None:
         part = batch.part
@@ -213,23 +331,31 @@ class Dispatcher:
             batch.refuse(*verdicts.refused_by_bad_answer(reason, part.failures), retryable=True)
             self._continue(batch)
 
-    def _reject(self, batch: Batch, code: grpc.StatusCode) -> None:
+    def _reject(self, batch: Batch, rejection: verdicts.Rejection) -> None:
         self.counters.rejections += 1
         had_answered = self._canary.has_answered
+        tokens_are_newer = self._renew_tokens(batch)
         if self._canary.rejected(batch):
-            ended = verdicts.ended_by_rejections if had_answered else verdicts.ended_by_status
-            self.end(ended(self._settings, code))
+            ended = verdicts.ended_by_rejections if had_answered else verdicts.ended_by_first_rejection
+            self.end(ended(self._settings, rejection))
         elif len(batch.part) > 1:
             batch.split(failures=0)
             self._ready.appendleft(batch)
+        elif tokens_are_newer:
+            self._send_again(batch, rejection.status)
         else:
-            batch.refuse(*verdicts.rejected(code), retryable=False)
+            batch.refuse(*verdicts.refused_alone(rejection))
             self._continue(batch)
+
+    def _send_again(self, batch: Batch, retry_code: str) -> None:
+        """Sends the current part again at once, before other batches."""
+        batch.part.retry_code = retry_code
+        self._ready.appendleft(batch)
 
     def _wait(self, batch: Batch, retry_code: str, hint_s: float | None) -> float:
         """Schedules the current part; returns the wait in seconds."""
         batch.part.retry_code = retry_code
-        delay_s = self._backoff.delay_s(batch.part.failures, hint_s, self._rng)
+        delay_s = self._backoff.delay_s(max(1, batch.part.failures), hint_s, self._rng)
         heapq.heappush(self._waiting, (self._clock() + delay_s, next(self._sequence), batch))
         return delay_s
 
@@ -237,6 +363,7 @@ class Dispatcher:
         """Goes on with the next part of a batch, before other batches; or hands the batch back."""
         if batch.is_finished:
             del self._unfinished[batch]
+            self._canary.forget(batch)
             self._on_finished(batch, None)
         else:
             self._ready.appendleft(batch)

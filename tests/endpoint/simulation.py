@@ -5,22 +5,27 @@ from __future__ import annotations
 import functools
 import heapq
 import itertools
+import math
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import grpc
 import numpy as np
 
 from endpoint.batch import Batch
+from endpoint.codec import make_codec
 from endpoint.dispatcher import Dispatcher
-from endpoint.errors import RunEnded
+from endpoint.errors import EndpointError, RunEnded
+from endpoint.items import CLIP_SAMPLES, ClipObject, Item
+from endpoint.rate import LocalRate, Rate
 from endpoint.results import Outcome
 from endpoint.retry import Backoff
+from endpoint.retry_budget import RetryBudget
 from endpoint.settings import EndpointSettings
 from endpoint.stats import ClientStats
+from endpoint.tokens import BearerTokens
 from endpoint.transport import Reply
-from endpoint.wire import CLIP_SAMPLES
 from tests.endpoint import official
 
 SETTINGS = EndpointSettings(name=official.NAME, host="127.0.0.1:9", max_attempts=8)
@@ -72,6 +77,8 @@ class Sent:
     numbers: tuple[int, ...]
     renewals: int
     """How often the credentials had been renewed when it was sent."""
+    tokens: frozenset[str] = frozenset()
+    """Those that came with the URIs."""
 
 
 @dataclass
@@ -82,6 +89,8 @@ class Simulation:
     settings: EndpointSettings = SETTINGS
     service_s: Callable[[Sent], float] = lambda _: 0.2
     backoff: Backoff = field(default_factory=Backoff)
+    tokens: BearerTokens | None = None
+    rate: Rate | None = None
     seed: int = 1
     now: float = 1000.0
     sent: list[Sent] = field(default_factory=list)
@@ -98,6 +107,10 @@ class Simulation:
         self._unfinished = 0
         self.dispatcher = Dispatcher(
             self.settings,
+            codec=make_codec("grpc", self.settings.instance_format, self.settings.send, self.settings.name),
+            tokens=self.tokens,
+            rate=self.rate or LocalRate(),
+            budget=RetryBudget(self.settings.max_in_flight),
             send=self._send,
             renew_credentials=self._renew,
             on_finished=self._finished,
@@ -129,7 +142,13 @@ class Simulation:
     def _batch(self, numbers: Iterable[int]) -> Batch:
         self._submitted += 1
         outcomes = self._outcomes.setdefault(self._submitted, [])
-        return Batch([clip(number) for number in numbers], outcomes.append)
+        return Batch([self._item(number) for number in numbers], outcomes.append)
+
+    def _item(self, number: int) -> Item:
+        return clip(number)
+
+    def _read(self, request: bytes) -> Sent:
+        return Sent(self.now, clip_numbers(request), self.renewals)
 
     def _advance(self) -> None:
         """To the next reply or retry."""
@@ -145,7 +164,7 @@ class Simulation:
             self.now = max(self.now, due)
 
     def _send(self, batch: Batch, request: bytes) -> None:
-        sent = Sent(self.now, clip_numbers(request), self.renewals)
+        sent = self._read(request)
         self.sent.append(sent)
         self.out += 1
         self.most_out = max(self.most_out, self.out)
@@ -158,3 +177,59 @@ class Simulation:
     def _finished(self, batch: Batch, error: RunEnded | None) -> None:
         self._unfinished -= 1
         batch.finish(error)
+
+
+class SimulatedTokens:
+    """Tokens that are numbered as they are minted; those of `gone` do not work any more."""
+
+    def __init__(self) -> None:
+        self.clock: Callable[[], float] = lambda: 0.0
+        self.minted_s: list[float] = []
+        self.gone: set[str] = set()
+        self.failure: EndpointError | None = None
+
+    @property
+    def newest(self) -> str:
+        return f"token-{len(self.minted_s)}"
+
+    def revoke(self) -> None:
+        """Lets all tokens there are stop working."""
+        self.gone |= {f"token-{number + 1}" for number in range(len(self.minted_s))}
+
+    def token(self, item: ClipObject) -> str:
+        if self.failure is not None:
+            raise self.failure
+        if not self.minted_s or self.minted_s[-1] == -math.inf:
+            self.minted_s.append(self.clock())
+        return self.newest
+
+    def renew(self, minted_before_s: float) -> None:
+        if self.minted_s and self.minted_s[-1] <= minted_before_s:
+            self.minted_s[-1] = -math.inf
+
+
+@dataclass
+class UriSimulation(Simulation):
+    """Sends URIs: clip n is the object `n.wav`."""
+
+    tokens: SimulatedTokens = field(default_factory=SimulatedTokens)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.tokens.clock = lambda: self.now
+
+    def _item(self, number: int) -> Item:
+        return ClipObject("bucket", f"{number}.wav")
+
+    def _read(self, request: bytes) -> Sent:
+        instances = [dict(value.struct_value) for value in official.parse_request(request).instances]
+        names = [instance["gcs_uri"] if "gcs_uri" in instance else instance["object_uri"] for instance in instances]
+        numbers = tuple(int(name.rpartition("/")[2].removesuffix(".wav")) for name in names)
+        tokens = frozenset(instance["bearer_token"] for instance in instances)
+        return Sent(self.now, numbers, self.renewals, tokens)
+
+
+def garden_answer(numbers: Iterable[int], errors: Mapping[int, str]) -> Reply:
+    """An answer of a Model Garden endpoint, with an error's description for some of the clips."""
+    results = [errors.get(number, np.full(official.WIDTH, number)) for number in numbers]
+    return Reply(OK, official.garden_response_bytes(results))
