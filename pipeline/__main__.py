@@ -1,8 +1,25 @@
 """`python -m pipeline`: recordings in, a table of HeAR embeddings out."""
 
+from __future__ import annotations
+
 import sys
 
-from pipeline.command import main
+from endpoint.errors import RunEnded
+from endpoint.quiet import keep_secrets_out_of_logs
+from pipeline.usage import PROGRAM
+
+
+def main() -> int:
+    """Runs the command; returns its exit status."""
+    try:
+        keep_secrets_out_of_logs()  # before gRPC is imported, which reads GRPC_TRACE then
+    except RunEnded as error:
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        return 2
+    from pipeline.command import main as run
+
+    return run()
+
 
 if __name__ == "__main__":
     sys.exit(main())

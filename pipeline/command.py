@@ -8,22 +8,26 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 
 from audio.listing import Ignored, ListingError, PatternError, Unlisted, list_input
 from audio.recording import Recording
+from endpoint.errors import EndpointError
 from endpoint.settings import EndpointSettings
 from pipeline.launch import RunFailed, launch, running_endpoint
 from pipeline.options import parse
 from pipeline.outputs import make_folders, note_run, remove_replaced, remove_unfinished, replaced_outputs
+from pipeline.preflight import check, nothing_left_staged
 from pipeline.report import print_summary, shortfall
 from pipeline.settings import RunSettings
 from pipeline.stopping import INTERRUPTED, INTERRUPTION
 from pipeline.usage import PROGRAM, UsageError
 from pipeline.versions import versions
 from transforms.files import WriteError, read_whole
+from transforms.staging import StagingError
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
@@ -41,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(arguments.run, arguments.beam, existing)
     except UsageError as error:
         return _say(error, WRONG_USAGE)
-    except (ListingError, RunFailed, WriteError) as error:
+    except (EndpointError, ListingError, RunFailed, StagingError, WriteError) as error:
         return _say(error, FAILED)
     except KeyboardInterrupt:
         return _say(INTERRUPTION, INTERRUPTED)
@@ -94,6 +98,11 @@ def _plan(run: RunSettings) -> int:
         "audio_goes_to": "a local endpoint on this machine (a stand-in, not HeAR)"
         if target.local
         else f"{target.name} at {target.host}",
+        "send": run.send,
+        "instance_format": run.instance_format,
+        "transport": run.transport,
+        "staging": None if run.staging_location is None else run.staging_location,
+        "max_requests_per_minute": run.max_requests_per_minute,
         "model_id": run.model_id,
         "fingerprint": run.fingerprint,
         "clips": run.clip_choice,
@@ -115,6 +124,11 @@ def _facts(run: RunSettings, endpoint: EndpointSettings) -> dict[str, Any]:
         "fingerprint": run.fingerprint,
         "fingerprint_settings": run.fingerprint_settings,
         "clip_choice": run.clip_choice,
+        "send": run.send,
+        "instance_format": run.instance_format,
+        "transport": run.transport,
+        "staged": None if run.staging is None else run.staging.run_uri,
+        "keep_staged": run.keep_staged,
         "checkpoint": run.checkpoint,
         "versions": versions(),
     }
@@ -124,7 +138,10 @@ def _run(run: RunSettings, options: Any, existing: list[str]) -> int:
     with running_endpoint(run) as endpoint:
         facts = _facts(run, endpoint)
         note_run(run, facts)
-        launch(run, endpoint, options, facts)
+        with nothing_left_staged(run):
+            facts["probe"] = check(run, endpoint)
+            # Whatever the probe has shown, the run's own clients need not find out by a canary.
+            launch(run, replace(endpoint, is_proven=run.probe), options, facts)
     summary = json.loads(read_whole(run.summary_path))
     remove_replaced(existing, [*summary["files"], run.summary_path])
     remove_unfinished(run.output)

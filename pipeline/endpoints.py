@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Final
 
 from emulator.standin import MODEL_ID as STAND_IN_MODEL_ID
 from endpoint.address import parse_host
+from endpoint.settings import InstanceFormat, SendAs
 
-RESEARCH_NAME = "projects/4016704501/locations/us-west1/endpoints/200"
-"""The raw-audio research endpoint of the HeAR API documentation."""
+RESEARCH_NAMES: Final[dict[SendAs, str]] = {
+    "audio": "projects/4016704501/locations/us-west1/endpoints/200",
+    "uris": "projects/4016704501/locations/us-west1/endpoints/220",
+}
+"""The research endpoints of the HeAR API documentation, by what is sent."""
 
 HEAR_MODEL_ID = "hear"
-
-MAX_CLIPS_PER_REQUEST = 4
-"""Of the raw-audio research endpoint (API documentation)."""
 
 _NAME = re.compile(r"projects/[^/\s]+/locations/(?P<location>[a-z0-9-]+)/endpoints/[^/\s]+")
 
@@ -39,7 +41,7 @@ def is_loopback(host: str) -> bool:
     return parse_host(host).is_loopback
 
 
-def resolve(endpoint: str, host: str | None) -> Target:
+def resolve(endpoint: str, host: str | None, send: SendAs, instance_format: InstanceFormat) -> Target:
     """The target that `--endpoint` and `--endpoint_host` name; ValueError where they make no sense."""
     if endpoint == "local":
         if host is not None:
@@ -47,7 +49,12 @@ def resolve(endpoint: str, host: str | None) -> Target:
                 f"--endpoint_host is {host!r}, but --endpoint local is started by the run itself: leave one of them out"
             )
         return Target("", "", local=True)
-    name = RESEARCH_NAME if endpoint == "research" else endpoint
+    if endpoint == "research" and instance_format != "research":
+        raise ValueError(
+            f"--instance_format is {instance_format!r}, but --endpoint research takes the research format: name the endpoint "
+            "in your own project"
+        )
+    name = RESEARCH_NAMES[send] if endpoint == "research" else endpoint
     match = _NAME.fullmatch(name)
     if not match:
         raise ValueError(

@@ -44,7 +44,11 @@ def running_endpoint(run: RunSettings) -> Iterator[EndpointSettings]:
     except LocalEndpointError as error:
         raise RunFailed(str(error)) from None
     with local:
-        yield run.endpoint_settings(local.endpoint_name, local.host)
+        if run.instance_format == "model_garden":
+            name = local.garden_endpoint
+        else:
+            name = local.uri_endpoint if run.send == "uris" else local.endpoint_name
+        yield run.endpoint_settings(name, local.rest_host if run.transport == "rest" else local.host)
 
 
 def launch(run: RunSettings, endpoint: EndpointSettings, options: PipelineOptions, facts: Mapping[str, Any]) -> None:

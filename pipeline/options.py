@@ -3,65 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import get_args
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from audio.clips import ClipSettings
+from endpoint.codec import make_codec
+from endpoint.settings import MAX_REQUEST_BYTES, InstanceFormat, SendAs, TransportName
 from pipeline.beam_options import LOCAL_RUNNERS, parse_beam_flags
-from pipeline.endpoints import MAX_CLIPS_PER_REQUEST, resolve
+from pipeline.endpoints import resolve
+from pipeline.flags import make_parser
 from pipeline.settings import RunSettings
-from pipeline.usage import PROGRAM, UsageError
-
-_LONGEST_TIMEOUT_S = 3600
-_MOST_IN_FLIGHT = 1024
-"""Each takes some 3 MB of memory."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message.removeprefix("argument "))
-
-
-def _whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"[0-9]+", text) or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
-        if most is not None and int(text) > most:
-            raise argparse.ArgumentTypeError(f"{text!r} is more than {most}")
-        return int(text)
-
-    return parse
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = _number(text)
-    if not 0 < value <= _LONGEST_TIMEOUT_S:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0, {_LONGEST_TIMEOUT_S} at most")
-    return value
-
-
-def _fraction(text: str) -> float:
-    value = _number(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return value
+from pipeline.usage import UsageError
+from transforms.staging import StagingArea
 
 
 @dataclass(frozen=True)
@@ -71,105 +30,6 @@ class Arguments:
     run: RunSettings
     plan: bool
     beam: PipelineOptions
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of this project's own options; what it does not know is left to Beam's."""
-    parser = _Parser(
-        prog=PROGRAM,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Turns recordings into a table with one HeAR embedding for each 2-second clip.",
-        epilog="Apache Beam's own options (--runner, --direct_num_workers, --temp_location, ...) are accepted too.\n"
-        "Exit status: 0 done; 1 the run failed, nothing could be embedded, or too many recordings failed; 2 wrong usage.",
-    )
-    what = parser.add_argument_group("recordings")
-    what.add_argument(
-        "--input",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="PATH",
-        help="a file, a folder (all audio files below it), or a glob with * ? [] **; local or gs://; repeatable; quote globs; "
-        "a name that begins with a dash is written --input=-NAME",
-    )
-    what.add_argument(
-        "--limit", type=_whole_number(1), metavar="N", help="only the first N recordings, in the order of their URIs"
-    )
-
-    clips = parser.add_argument_group("clips")
-    clips.add_argument("--channel", default="mean", help="mean, each, or a channel's number from 0 (default: mean)")
-    clips.add_argument(
-        "--hop_s",
-        type=_number,
-        default=2.0,
-        metavar="S",
-        help="seconds from one clip's start to the next (default: 2.0)",
-    )
-    clips.add_argument(
-        "--tail",
-        default="pad",
-        help="what becomes of a last piece shorter than 2 s: pad it with zeros, shift it back, or drop it (default: pad)",
-    )
-    clips.add_argument(
-        "--min_audio_s",
-        type=_number,
-        default=0.5,
-        metavar="S",
-        help="a padded last clip with less audio is skipped (default: 0.5)",
-    )
-    clips.add_argument(
-        "--min_rms_dbfs", type=_number, metavar="DB", help="clips that are quieter are skipped (default: none)"
-    )
-
-    where = parser.add_argument_group("endpoint")
-    where.add_argument(
-        "--endpoint",
-        metavar="NAME",
-        help="where audio is sent (required): local (a stand-in on this machine, not HeAR), research (the documented HeAR endpoint), "
-        "or projects/P/locations/L/endpoints/E",
-    )
-    where.add_argument("--endpoint_host", metavar="HOST", help="another host than LOCATION-aiplatform.googleapis.com")
-    where.add_argument(
-        "--model_id",
-        metavar="ID",
-        help="written to all rows (default: hear; for endpoints on this machine the stand-in's)",
-    )
-    where.add_argument(
-        "--clips_per_request", type=_whole_number(1), default=4, metavar="N", help="at most (default: 4)"
-    )
-    where.add_argument(
-        "--requests_in_flight",
-        type=_whole_number(1, _MOST_IN_FLIGHT),
-        default=32,
-        metavar="N",
-        help="at most, in each process (default: 32)",
-    )
-    where.add_argument("--timeout_s", type=_seconds, default=60.0, metavar="S", help="of one request (default: 60)")
-    where.add_argument(
-        "--max_attempts",
-        type=_whole_number(1),
-        default=8,
-        metavar="N",
-        help="attempts in a row until the clips of a request count as failed (default: 8)",
-    )
-
-    output = parser.add_argument_group("output")
-    output.add_argument("--output", metavar="PREFIX", help="of the output files' names, such as out/study (required)")
-    output.add_argument("--output_format", default="tfrecord", help="tfrecord or parquet (default: tfrecord)")
-    output.add_argument(
-        "--checkpoint", metavar="DIR", help="where rows are kept as they arrive (default: PREFIX-checkpoint)"
-    )
-    output.add_argument("--overwrite", action="store_true", help="replace output files that are there already")
-    output.add_argument(
-        "--max_failure_fraction",
-        type=_fraction,
-        default=1.0,
-        metavar="F",
-        help="exit with status 1 if a larger share of the recordings has a failure (default: 1.0)",
-    )
-    parser.add_argument("--plan", action="store_true", help="say what would be done, and send nothing")
-    return parser
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -199,26 +59,34 @@ def parse(argv: Sequence[str]) -> Arguments:
         raise UsageError(f"--model_id is {given.model_id!r}: expected letters, digits and . _ : / @ + -, 200 at most")
     if given.output_format not in ("tfrecord", "parquet"):
         raise UsageError(f"--output_format is {given.output_format!r}: expected tfrecord or parquet")
-    if given.clips_per_request > MAX_CLIPS_PER_REQUEST:
-        raise UsageError(
-            f"--clips_per_request is {given.clips_per_request}: the endpoint takes at most {MAX_CLIPS_PER_REQUEST}"
-        )
+    _check_sending(given)
     try:
         clips = ClipSettings(given.channel, given.hop_s, given.tail, given.min_audio_s, given.min_rms_dbfs)
     except ValueError as error:  # its fields are named as the options are
         raise UsageError(f"--{error}") from None
     try:
-        target = resolve(given.endpoint, given.endpoint_host)
+        target = resolve(given.endpoint, given.endpoint_host, given.send, given.instance_format)
         run = RunSettings(
             inputs=tuple(dict.fromkeys(map(_checked_input, given.input))),
             limit=given.limit,
             clips=clips,
             target=target,
             model_id=given.model_id or target.default_model_id,
+            send=given.send,
+            instance_format=given.instance_format,
+            transport=given.transport,
             timeout_s=given.timeout_s,
             max_attempts=given.max_attempts,
             requests_in_flight=given.requests_in_flight,
             clips_per_request=given.clips_per_request,
+            max_request_bytes=given.max_request_bytes,
+            max_requests_per_minute=given.max_requests_per_minute,
+            endpoint_service_account=given.endpoint_service_account,
+            bucket_service_account=given.bucket_service_account,
+            full_scope_tokens=given.full_scope_tokens,
+            staging_location=given.staging_location,
+            keep_staged=given.keep_staged,
+            probe=not given.no_probe,
             output=_checked_prefix("--output", given.output),
             output_format=given.output_format,
             checkpoint=_checked_prefix("--checkpoint", (given.checkpoint or f"{given.output}-checkpoint").rstrip("/")),
@@ -231,6 +99,38 @@ def parse(argv: Sequence[str]) -> Arguments:
         raise UsageError(str(error)) from None
     _check_reach(run, beam.view_as(StandardOptions).runner)
     return Arguments(run, given.plan, beam)
+
+
+def _check_sending(given: argparse.Namespace) -> None:
+    """Refuses ways of sending that do not exist, and options that would have no effect."""
+    for option, choices in (("send", SendAs), ("instance_format", InstanceFormat), ("transport", TransportName)):
+        if (value := getattr(given, option)) not in get_args(choices):
+            raise UsageError(f"--{option} is {value!r}: expected {' or '.join(get_args(choices))}")
+    most = make_codec(given.transport, given.instance_format, given.send, "").max_instances
+    if given.clips_per_request is not None and given.clips_per_request > most:
+        raise UsageError(f"--clips_per_request is {given.clips_per_request}: the endpoint takes at most {most}")
+    if given.instance_format == "research" and given.max_request_bytes != MAX_REQUEST_BYTES:
+        raise UsageError(
+            f"--max_request_bytes is {given.max_request_bytes}: research endpoints take {MAX_REQUEST_BYTES} at most"
+        )
+    if given.send == "uris":
+        if given.staging_location is None:
+            raise UsageError(
+                "--staging_location is missing: expected with --send uris, for example --staging_location gs://bucket/staging"
+            )
+        try:
+            StagingArea.of(given.staging_location, "run")
+        except ValueError as error:
+            raise UsageError(f"--{error}") from None
+        if given.endpoint == "local" and not os.environ.get("STORAGE_EMULATOR_HOST"):
+            raise UsageError(
+                "--send is 'uris', but --endpoint local reads objects from a storage server on this machine only: expected its "
+                "address in STORAGE_EMULATOR_HOST"
+            )
+        return
+    for option in ("staging_location", "keep_staged", "bucket_service_account", "full_scope_tokens"):
+        if getattr(given, option):
+            raise UsageError(f"--{option} is given, but has a meaning only with --send uris")
 
 
 def _check_reach(run: RunSettings, runner: str) -> None:

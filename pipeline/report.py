@@ -29,6 +29,10 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
     table.add_row("  skipped", f"{summary['skipped']:,}", skipped)
     throttled = f", {_duration(summary['throttled_s'])} throttled" if summary["throttled_s"] else ""
     table.add_row("requests", f"{summary['requests']:,}", f"{summary['retries']:,} of them retries{throttled}")
+    if summary["staged_clips"]:
+        table.add_row("  staged clips", f"{summary['staged_clips']:,}", "16-bit WAV on Cloud Storage while in flight")
+    if summary["clipped_samples"]:
+        table.add_row("clipped samples", f"{summary['clipped_samples']:,}", "beyond full scale, in clips sent as WAV")
     for stage, codes in summary["failures_by_stage"].items():
         for code, count in codes.items():
             table.add_row(f"failures in {stage}", f"{count:,}", code)

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from audio.clips import CLIP_SAMPLES, SAMPLE_RATE_HZ, ClipSettings
-from endpoint.settings import EndpointSettings
+from endpoint.settings import EndpointSettings, InstanceFormat, SendAs, TransportName
+from endpoint.tokens import BucketTokenSettings
 from pipeline.endpoints import Target
 from rows.identity import fingerprint
 from transforms.embed_packets import EmbedSettings
 from transforms.packet_work import RowSettings
+from transforms.staging import StagingArea
 from transforms.write_tables import OutputFormat
 
 AUDIO_RULES = 1
@@ -32,10 +34,21 @@ class RunSettings:
     clips: ClipSettings
     target: Target
     model_id: str
+    send: SendAs
+    instance_format: InstanceFormat
+    transport: TransportName
     timeout_s: float
     max_attempts: int
     requests_in_flight: int
-    clips_per_request: int
+    clips_per_request: int | None
+    max_request_bytes: int
+    max_requests_per_minute: float | None
+    endpoint_service_account: str | None
+    bucket_service_account: str | None
+    full_scope_tokens: bool
+    staging_location: str | None
+    keep_staged: bool
+    probe: bool
     output: str
     output_format: OutputFormat
     checkpoint: str
@@ -89,9 +102,25 @@ class RunSettings:
             max_attempts=self.max_attempts,
             max_in_flight=self.requests_in_flight,
             clips_per_request=self.clips_per_request,
+            send=self.send,
+            instance_format=self.instance_format,
+            transport=self.transport,
+            max_request_bytes=self.max_request_bytes,
+            max_requests_per_minute=self.max_requests_per_minute,
+            service_account=self.endpoint_service_account,
+            bucket_tokens=BucketTokenSettings(
+                service_account=self.bucket_service_account,
+                full_scope=self.full_scope_tokens,
+                staging=None if self.staging is None else (self.staging.bucket, self.staging.run_prefix),
+            ),
         )
+
+    @property
+    def staging(self) -> StagingArea | None:
+        """Where this run puts clips on Cloud Storage, if it sends URIs."""
+        return None if self.staging_location is None else StagingArea.of(self.staging_location, self.run_id)
 
     def embed_settings(self, endpoint: EndpointSettings) -> EmbedSettings:
         """What the stage that embeds needs to know."""
-        rows = RowSettings(self.fingerprint, self.model_id, endpoint.name, self.clips_per_request)
-        return EmbedSettings(self.clips, rows, endpoint, self.run_folder)
+        rows = RowSettings(self.fingerprint, self.model_id, endpoint.name)
+        return EmbedSettings(self.clips, rows, endpoint, self.run_folder, self.staging, self.keep_staged)

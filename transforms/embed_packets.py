@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import apache_beam as beam
 from apache_beam import pvalue
+from apache_beam.io.components.adaptive_throttler import ThrottlingSignaler
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.shared import Shared
@@ -18,6 +20,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from audio.clips import ClipSettings
 from endpoint.client import Client
+from endpoint.quiet import keep_secrets_out_of_logs
 from endpoint.settings import EndpointSettings
 from rows.model import Receipt
 from rows.writer import CheckpointWriteError, CheckpointWriter
@@ -25,6 +28,7 @@ from transforms.files import write_whole
 from transforms.make_packets import Packet
 from transforms.packet_work import PacketWork, RowSettings
 from transforms.quiet import quiet_worker
+from transforms.staging import Stager, StagingArea
 
 COUNTS = "counts"
 
@@ -38,28 +42,36 @@ class EmbedSettings:
     endpoint: EndpointSettings
     run_folder: str
     """The folder of the checkpoint that takes this run's rows."""
+    staging: StagingArea | None = None
+    """Where clips are put on Cloud Storage, if URIs are sent."""
+    keep_staged: bool = False
 
 
 class _SharedClient:
     """Holds the process's one client: Shared keeps weak references, and the client is closed with its last user."""
 
-    def __init__(self, settings: EndpointSettings) -> None:
-        self.client = Client(settings)
+    def __init__(self, settings: EmbedSettings) -> None:
+        self.client = Client(settings.endpoint)
+        self.stager = None if settings.staging is None else Stager(settings.staging, keep=settings.keep_staged)
         self._lock = threading.Lock()
-        self._told_ms = 0
+        self._told: Counter[str] = Counter()
 
-    def take_throttled_ms(self) -> int:
-        """Time for which the endpoint's quota has kept requests waiting, since the last call by any of the client's users."""
+    def take_counts(self) -> Counter[str]:
+        """What the client counted since the last call by any of its users; throttled time in ms."""
         with self._lock:
-            total_ms = round(1000 * self.client.stats().throttled_s)
-            since_ms, self._told_ms = total_ms - self._told_ms, total_ms
-            return since_ms
+            stats = self.client.stats()
+            total = Counter({f"retries/{code}": count for code, count in stats.retries_by_code.items()})
+            total["rejections"] = stats.rejections
+            total["throttled_ms"] = round(1000 * stats.throttled_s)
+            new = total - self._told
+            self._told = total
+            return new
 
     def __del__(self) -> None:
-        client = getattr(self, "client", None)
-        if client is not None:
-            with contextlib.suppress(Exception):  # it may have no user left to whom it could matter
-                client.close()
+        for part in (getattr(self, "client", None), getattr(self, "stager", None)):
+            if part is not None:
+                with contextlib.suppress(Exception):  # it may have no user left to whom it could matter
+                    part.close()
 
 
 class _Nothing:
@@ -81,37 +93,41 @@ class _Embed(beam.DoFn):
 
     def setup(self) -> None:
         quiet_worker()
+        keep_secrets_out_of_logs()
         # What is there by now (Beam, above all) stays: the collector need not look through it again and again.
         gc.freeze()
-        endpoint = self._settings.endpoint
-        self._client: _SharedClient | None = self._shared.acquire(lambda: _SharedClient(endpoint), tag=repr(endpoint))
+        settings = self._settings
+        tag = repr((settings.endpoint, settings.staging))
+        self._client: _SharedClient | None = self._shared.acquire(lambda: _SharedClient(settings), tag=tag)
         self._counters = {
-            name: Metrics.counter("embed", name) for name in ("recordings", "embedded", "failed", "requests", "retries")
+            name: Metrics.counter("embed", name)
+            for name in ("recordings", "embedded", "failed", "staged", "clipped_samples", "requests", "retries")
         }
         self._writer: CheckpointWriter | None = None
         self._throttled = Metrics.counter("embed", "throttled_ms")
+        self._signaler = ThrottlingSignaler("embed")
+        self._unsignalled_ms = 0
 
     def start_bundle(self) -> None:
-        assert self._client is not None
-        self._writer = writer = CheckpointWriter(self._settings.run_folder, write_whole)
-        self._work = PacketWork(self._settings.rows, self._settings.clips, self._client.client, writer)
+        shared, settings = self._open_client, self._settings
+        self._writer = writer = CheckpointWriter(settings.run_folder, write_whole)
+        self._work = PacketWork(settings.rows, settings.clips, settings.endpoint, shared.client, writer, shared.stager)
         self._timestamp: Timestamp | None = None
 
     def process(
         self, element: Packet, timestamp: Timestamp = beam.DoFn.TimestampParam
     ) -> Iterator[Receipt | pvalue.TaggedOutput]:
         self._timestamp = timestamp
-        try:
+        with self._kept_if_it_fails():
             yield from self._work.work(element)
-        except BaseException:
-            with contextlib.suppress(CheckpointWriteError):
-                self._open_writer.flush()  # what was answered is paid for
-            raise
         yield pvalue.TaggedOutput(COUNTS, self._count())
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         try:
-            receipts = self._work.drain()
+            with self._kept_if_it_fails():
+                receipts = self._work.drain()
+                if (stager := self._open_client.stager) is not None:
+                    stager.drain()
         finally:
             self._open_writer.close()
         window = GlobalWindow()
@@ -128,22 +144,42 @@ class _Embed(beam.DoFn):
             self._writer.close()
 
     @property
+    def _open_client(self) -> _SharedClient:
+        assert self._client is not None
+        return self._client
+
+    @property
     def _open_writer(self) -> CheckpointWriter:
         assert self._writer is not None
         return self._writer
+
+    @contextlib.contextmanager
+    def _kept_if_it_fails(self) -> Iterator[None]:
+        """Stores what was answered, for it is paid for, if what is done in the context fails."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(CheckpointWriteError):
+                self._open_writer.flush()
+            self._work.abandon()
+            raise
 
     def _count(self) -> dict[str, int]:
         counts = self._work.take_counts()
         for name, counter in self._counters.items():
             counter.inc(counts[name])
-        assert self._client is not None
-        throttled_ms = self._client.take_throttled_ms()
-        self._throttled.inc(throttled_ms)
-        return {"requests": counts["requests"], "retries": counts["retries"], "throttled_ms": throttled_ms}
+        client_counts = self._open_client.take_counts()
+        self._throttled.inc(client_counts["throttled_ms"])
+        self._unsignalled_ms += client_counts["throttled_ms"]
+        throttled_s, self._unsignalled_ms = divmod(self._unsignalled_ms, 1000)
+        if throttled_s:
+            self._signaler.signal_throttled(throttled_s)
+        told = ("requests", "retries", "staged", "clipped_samples")
+        return {**{name: counts[name] for name in told}, **client_counts}
 
 
 class EmbedPackets(beam.PTransform):
-    """Packets into receipts (main output), and counts of requests, retries and throttled ms (tagged COUNTS)."""
+    """Packets into receipts (main output), and counts of what was sent, by name (tagged COUNTS)."""
 
     def __init__(self, settings: EmbedSettings) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The work on a packet, without Beam: fetch, decode, batch, send, and store the rows as the answers come."""
+"""The work on a packet, without Beam: fetch, decode, send, and store the rows as the answers come."""
 
 from __future__ import annotations
 
@@ -6,31 +6,28 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
-from functools import partial
-from typing import BinaryIO, Protocol
+from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 
 from audio.clips import SAMPLE_RATE_HZ, Clip, ClipSettings, ClipStream, FailedClip, SkippedClip, open_clips
 from audio.errors import AudioError, FetchError
 from audio.fetch import open_recording
+from audio.ready_made import ReadyMade, ready_made
 from audio.recording import Recording
-from endpoint.results import Embedded, Outcome
+from endpoint.items import ClipObject
+from endpoint.results import Embedded, Outcome, Refused
+from endpoint.settings import EndpointSettings
 from rows.identity import clip_id, segment_id
 from rows.model import Census, EmbeddingRow, FailureRow, Receipt
 from rows.writer import CheckpointWriter
 from transforms.make_packets import Packet
+from transforms.outbox import Outbox, Predictor
 from transforms.progress import PROGRESS
+from transforms.staging import Stager, StagingError
 
 _NO_EMBEDDING = np.empty(0, np.float32)
-
-
-class Predictor(Protocol):
-    """What is asked for embeddings: endpoint.client.Client, or a fake of it."""
-
-    def submit(self, clips: Sequence[np.ndarray], on_done: Callable[[Outcome], None]) -> None:
-        """Sends clips; blocks while too many requests are out; `on_done` is called once, on another thread."""
 
 
 @dataclass(frozen=True)
@@ -41,35 +38,41 @@ class RowSettings:
     model_id: str
     endpoint: str
     """The endpoint's resource name."""
-    clips_per_request: int = 4
 
 
-@dataclass
+@dataclass(slots=True)
 class _Packet:
-    """A packet whose clips are not all answered yet."""
+    """A packet whose clips do not all have their rows yet."""
 
     packet_id: str
     waiting: int = 1
-    """Requests that are out, and 1 while the packet is still being decoded."""
+    """Clips without a row, and 1 while the packet is still being decoded."""
 
 
-@dataclass
-class _Batch:
-    clips: list[np.ndarray] = field(default_factory=list)
-    rows: list[tuple[str, EmbeddingRow]] = field(default_factory=list)
+@dataclass(frozen=True, slots=True)
+class _Ticket:
+    """What is kept of a clip while it is on its way. Its samples are not: while a request is out, the client has them."""
+
+    packet: _Packet
+    segment: str
+    row: EmbeddingRow
+    """But for the embedding."""
 
 
 class PacketWork:
     """Works on packets, one after the other, while requests for earlier ones are in flight.
 
-    `work` and `drain` are called on one thread; answers are handled on the client's. After an error that ends the
-    run, both raise it; what was answered before is stored first.
+    `work`, `flush`, `drain` and `abandon` are called on one thread; answers are handled on the client's. After an error that
+    ends the run, the first three raise it; what was answered before is stored first. Requests may hold clips of
+    several packets: a packet's last rows come after `work` has returned.
 
     Args:
       rows: what is the same in all rows.
       clips: which clips there are.
+      endpoint: in which form clips are sent.
       client: what is asked for embeddings.
       writer: where the rows go; closed by the caller.
+      stager: puts clips on Cloud Storage, where URIs are sent.
       open_file: opens a recording; AudioError says why it cannot.
     """
 
@@ -77,15 +80,18 @@ class PacketWork:
         self,
         rows: RowSettings,
         clips: ClipSettings,
+        endpoint: EndpointSettings,
         client: Predictor,
         writer: CheckpointWriter,
+        stager: Stager | None = None,
         open_file: Callable[[Recording], BinaryIO] = open_recording,
     ) -> None:
         self._rows = rows
         self._clips = clips
-        self._client = client
+        self._sends_uris = endpoint.send == "uris"
         self._writer = writer
         self._open_file = open_file
+        self._outbox = Outbox[_Ticket](endpoint, client, stager, self._answered, self._unstaged, self._count)
         self._changed = threading.Condition()
         self._out = 0
         self._error: Exception | None = None
@@ -94,21 +100,27 @@ class PacketWork:
     def work(self, packet: Packet) -> list[Receipt]:
         """Decodes a packet and sends its clips; returns receipts for rows stored so far, of this and earlier packets."""
         state = _Packet(packet.packet_id)
-        batch = _Batch()
         for segment in packet.segments:
-            batch = self._segment(state, segment.recording, batch)
-        if batch.clips:
-            self._send(state, batch)
+            self._segment(state, segment.recording)
         self._one_less(state)
         return self._writer.receipts()
 
+    def flush(self) -> None:
+        """Sends the clips that wait for others to fill up a request."""
+        self._outbox.flush()
+
     def drain(self) -> list[Receipt]:
-        """Waits until all that was sent is answered and stored; returns the receipts not yet returned."""
+        """Sends what is left, waits until all is answered and stored; returns the receipts not yet returned."""
+        self.flush()
         with self._changed:
             self._changed.wait_for(lambda: self._out == 0)
         receipts = self._writer.flush()
         self._raise_error()
         return receipts
+
+    def abandon(self) -> None:
+        """Lets go of clips that were not sent, after `work` or `drain` has raised."""
+        self._outbox.abandon()
 
     def take_counts(self) -> Counter[str]:
         """What happened since the last call, by name: for metrics, which only count on the bundle's thread."""
@@ -116,22 +128,18 @@ class PacketWork:
             counts, self._counts = self._counts, Counter()
             return counts
 
-    def _segment(self, state: _Packet, recording: Recording, batch: _Batch) -> _Batch:
-        """Sends the full batches of a segment; returns what is left over for the next one's."""
+    def _segment(self, state: _Packet, recording: Recording) -> None:
         segment = segment_id(recording)
         counts: Counter[str] = Counter()
         stream: ClipStream | None = None
         try:
             with self._open_file(recording) as file, closing(open_clips(file, self._clips)) as stream:
+                itself = ready_made(recording, file) if self._sends_uris else None
                 for item in stream:
                     counts["clips"] += 1
                     match item:
                         case Clip():
-                            batch.clips.append(item.samples)
-                            batch.rows.append((segment, self._row(recording, stream, item)))
-                            if len(batch.clips) == self._rows.clips_per_request:
-                                self._send(state, batch)
-                                batch = _Batch()
+                            self._send(state, segment, recording, stream, item, itself)
                         case SkippedClip():
                             counts[item.reason] += 1
                         case FailedClip():
@@ -144,10 +152,9 @@ class PacketWork:
             self._fail(state, recording, "fetch", error, None)
         self._writer.add(state.packet_id, segment, _census(recording, stream, counts))
         self._count("recordings", 1)
-        return batch
 
     def _row(self, recording: Recording, stream: ClipStream, clip: Clip) -> EmbeddingRow:
-        """The clip's row, but for its embedding. The samples are not kept here: while a request is out, the client has them."""
+        """The clip's row, but for its embedding."""
         return EmbeddingRow(
             clip_id=clip_id(recording, clip.channel, clip.start_sample, self._rows.fingerprint),
             recording_uri=recording.uri,
@@ -168,56 +175,56 @@ class PacketWork:
             embedding=_NO_EMBEDDING,
         )
 
-    def _send(self, state: _Packet, batch: _Batch) -> None:
+    def _send(
+        self,
+        state: _Packet,
+        segment: str,
+        recording: Recording,
+        stream: ClipStream,
+        clip: Clip,
+        itself: ReadyMade | None,
+    ) -> None:
         self._raise_error()
         self._writer.raise_error()
+        ticket = _Ticket(state, segment, self._row(recording, stream, clip))
         with self._changed:
             self._out += 1
             state.waiting += 1
-        try:
-            self._client.submit(batch.clips, partial(self._answered, state, batch.rows))
-        except BaseException:
-            with self._changed:
-                self._out -= 1
-                state.waiting -= 1
-            raise
+        if itself is not None and itself.holds(clip):
+            self._outbox.add_object(ticket, ClipObject(itself.bucket, itself.name))
+        else:
+            self._outbox.add(ticket, clip.samples)
 
-    def _answered(self, state: _Packet, rows: list[tuple[str, EmbeddingRow]], outcome: Outcome) -> None:
+    def _answered(self, tickets: Sequence[_Ticket], outcome: Outcome) -> None:
         try:
             self._count("requests", outcome.requests)
             self._count("retries", outcome.retries)
             if outcome.error is not None:
                 self._error = self._error or outcome.error
                 return
-            for (segment, row), result in zip(rows, outcome.results, strict=True):
+            for ticket, result in zip(tickets, outcome.results, strict=True):
                 if isinstance(result, Embedded):
-                    endpoint = f"{row.endpoint}@{result.deployed_model_id}"
-                    self._writer.add(
-                        state.packet_id, segment, row._replace(embedding=result.embedding, endpoint=endpoint)
-                    )
+                    endpoint = f"{ticket.row.endpoint}@{result.deployed_model_id}"
+                    row = ticket.row._replace(embedding=result.embedding, endpoint=endpoint)
+                    self._writer.add(ticket.packet.packet_id, ticket.segment, row)
                     self._count("embedded", 1)
                 else:
-                    failure = FailureRow(
-                        row.recording_uri,
-                        row.recording_version,
-                        row.clip_id,
-                        row.channel,
-                        row.start_s,
-                        "endpoint",
-                        result.code,
-                        result.message,
-                        result.retryable,
-                        result.attempts,
-                    )
-                    self._writer.add(state.packet_id, segment, failure)
-                    self._count("failed", 1)
+                    self._fail_sent(ticket, "endpoint", result)
         except Exception as error:  # noqa: BLE001  (raised again on the bundle's thread)
             self._error = self._error or error
         finally:
-            self._one_less(state)
-            with self._changed:
-                self._out -= 1
-                self._changed.notify_all()
+            self._settle(tickets)
+
+    def _unstaged(self, ticket: _Ticket, error: StagingError) -> None:
+        self._fail_sent(ticket, "staging", Refused(error.code, error.message, error.retryable, attempts=0))
+        self._settle([ticket])
+
+    def _settle(self, tickets: Sequence[_Ticket]) -> None:
+        for ticket in tickets:
+            self._one_less(ticket.packet)
+        with self._changed:
+            self._out -= len(tickets)
+            self._changed.notify_all()
 
     def _one_less(self, state: _Packet) -> None:
         with self._changed:
@@ -225,6 +232,23 @@ class PacketWork:
             finished = state.waiting == 0
         if finished:
             self._writer.finish(state.packet_id)
+
+    def _fail_sent(self, ticket: _Ticket, stage: str, refused: Refused) -> None:
+        row = ticket.row
+        failure = FailureRow(
+            row.recording_uri,
+            row.recording_version,
+            row.clip_id,
+            row.channel,
+            row.start_s,
+            stage,
+            refused.code,
+            refused.message,
+            refused.retryable,
+            refused.attempts,
+        )
+        self._writer.add(ticket.packet.packet_id, ticket.segment, failure)
+        self._count("failed", 1)
 
     def _fail_clip(self, state: _Packet, recording: Recording, clip: FailedClip) -> None:
         row = FailureRow(

@@ -10,7 +10,8 @@ from typing import Final, TextIO
 
 KNOWN_ERROR: Final = re.compile(
     r"(?:^|\\n|\n)(?:audio\.listing\.\w+|endpoint\.errors\.\w+|rows\.checkpoint\.DamagedRecord|rows\.writer\.\w+"
-    r"|transforms\.files\.\w+|transforms\.choose_rows\.LostClip): (?P<message>.+?)(?: \[while running .*)?(?:\\n.*)?(?:$|\n)"
+    r"|transforms\.files\.\w+|transforms\.staged_objects\.\w+"
+    r"|transforms\.choose_rows\.LostClip): (?P<message>.+?)(?: \[while running .*)?(?:\\n.*)?(?:$|\n)"
 )
 """In a stack trace, or in one whose line ends are written as `\\n`, as worker processes log it."""
 

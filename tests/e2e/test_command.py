@@ -282,7 +282,7 @@ def test_an_interrupted_run_says_so_in_one_line_and_keeps_what_was_answered(
     write_wav(tmp_path / "in" / "long.wav", seconds=1200)
     with start_local_endpoint(latency_ms=100, arrivals_log=log) as local:
         arguments = ["--endpoint", local.endpoint_name, "--endpoint_host", local.host, "--requests_in_flight", "2"]
-        arguments += ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "r")]
+        arguments += ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "r"), "--no_probe"]
         arguments += [f"--direct_running_mode={mode}", "--direct_num_workers=2"]
         status, said = interrupted(arguments, number, log)
         sent = sum(len(json.loads(line)["clips"]) for line in log.read_text().splitlines())

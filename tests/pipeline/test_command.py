@@ -85,7 +85,7 @@ def test_a_run_that_ends_early_is_one_line_and_a_status(
 
     monkeypatch.setattr(command, "launch", launch)
     arguments = whole(tmp_path, endpoint="projects/p/locations/l/endpoints/1", endpoint_host="127.0.0.1:9")
-    assert main(arguments) == status
+    assert main([*arguments, "--no_probe"]) == status
     assert capsys.readouterr().err == f"python -m pipeline: error: {said}\n"
     (noted,) = (tmp_path / "out" / "r-checkpoint").glob("*/run.json")
     assert json.loads(noted.read_text())["endpoint"] == "projects/p/locations/l/endpoints/1"
@@ -101,6 +101,6 @@ def test_a_run_with_too_many_failures_is_finished_and_no_success(
 
     monkeypatch.setattr(command, "launch", launch)
     arguments = whole(tmp_path, endpoint="projects/p/locations/l/endpoints/1", endpoint_host="127.0.0.1:9")
-    assert main([*arguments, "--overwrite", "--max_failure_fraction=0.5"]) == DONE
-    assert main([*arguments, "--overwrite", "--max_failure_fraction=0.4"]) == FAILED
+    assert main([*arguments, "--no_probe", "--overwrite", "--max_failure_fraction=0.5"]) == DONE
+    assert main([*arguments, "--no_probe", "--overwrite", "--max_failure_fraction=0.4"]) == FAILED
     assert "1 of 2 recordings have failures" in capsys.readouterr().err

@@ -1,16 +1,31 @@
 import pytest
 
 from emulator.standin import MODEL_ID
-from pipeline.endpoints import RESEARCH_NAME, is_loopback, resolve
+from endpoint.settings import InstanceFormat, SendAs
+from pipeline.endpoints import Target, is_loopback
+from pipeline.endpoints import resolve as resolve_for
 
 OWN = "projects/my-project/locations/us-central1/endpoints/123"
 
 
-def test_research_is_the_documented_endpoint_for_audio() -> None:
-    target = resolve("research", None)
-    assert target.name == RESEARCH_NAME == "projects/4016704501/locations/us-west1/endpoints/200"
+def resolve(endpoint: str, host: str | None) -> Target:
+    return resolve_for(endpoint, host, "audio", "research")
+
+
+@pytest.mark.parametrize(("send", "number"), [("audio", "200"), ("uris", "220")])
+def test_research_is_the_documented_endpoint_for_what_is_sent(send: SendAs, number: str) -> None:
+    target = resolve_for("research", None, send, "research")
+    assert target.name == f"projects/4016704501/locations/us-west1/endpoints/{number}"
     assert target.host == "us-west1-aiplatform.googleapis.com"
     assert not target.local
+
+
+@pytest.mark.parametrize("send", ["audio", "uris"])
+def test_research_endpoints_take_no_other_format(send: SendAs) -> None:
+    wrong: InstanceFormat = "model_garden"
+    with pytest.raises(ValueError, match="--instance_format is 'model_garden'"):
+        resolve_for("research", None, send, wrong)
+    assert resolve_for(OWN, None, send, wrong).name == OWN
 
 
 def test_an_endpoint_by_its_name_is_at_its_locations_host() -> None:

@@ -20,8 +20,12 @@ def test_the_defaults_are_the_documented_ones(tmp_path: Path) -> None:
         60,
         8,
         32,
-        4,
+        None,
     )
+    assert (run.send, run.instance_format, run.transport) == ("audio", "research", "grpc")
+    assert (run.max_request_bytes, run.max_requests_per_minute) == (1_500_000, None)
+    assert (run.endpoint_service_account, run.bucket_service_account, run.full_scope_tokens) == (None, None, False)
+    assert (run.staging_location, run.keep_staged, run.probe) == (None, False, True)
     assert (run.output, run.output_format, run.checkpoint) == ("out/r", "tfrecord", "out/r-checkpoint")
     assert (run.overwrite, run.max_failure_fraction, run.model_id) == (False, 1.0, MODEL_ID)
 
@@ -39,6 +43,11 @@ def test_every_option_arrives_where_it_belongs(tmp_path: Path) -> None:
         endpoint_host="host.example:444",
         model_id="mine",
         clips_per_request="1",
+        max_request_bytes="10000000",
+        max_requests_per_minute="600.5",
+        instance_format="model_garden",
+        transport="rest",
+        endpoint_service_account="caller@p.iam.gserviceaccount.com",
         requests_in_flight="2",
         timeout_s="7.5",
         max_attempts="9",
@@ -51,8 +60,28 @@ def test_every_option_arrives_where_it_belongs(tmp_path: Path) -> None:
     assert (endpoint.name, endpoint.host) == ("projects/p/locations/l/endpoints/1", "host.example:444")
     assert (endpoint.clips_per_request, endpoint.max_in_flight) == (1, 2)
     assert (endpoint.timeout_s, endpoint.max_attempts) == (7.5, 9)
+    assert (endpoint.send, endpoint.instance_format, endpoint.transport) == ("audio", "model_garden", "rest")
+    assert (endpoint.max_request_bytes, endpoint.max_requests_per_minute) == (10_000_000, 600.5)
+    assert endpoint.service_account == "caller@p.iam.gserviceaccount.com"
     assert (run.limit, run.model_id, run.output_format) == (3, "mine", "parquet")
     assert (run.checkpoint, run.max_failure_fraction) == ("gs://bucket/check", 0.25)
+
+
+def test_every_option_of_uris_arrives_where_it_belongs(tmp_path: Path) -> None:
+    run = settings(
+        tmp_path,
+        endpoint="research",
+        send="uris",
+        staging_location="gs://bucket/tmp/",
+        bucket_service_account="reader@p.iam.gserviceaccount.com",
+        clips_per_request="640",
+    )
+    endpoint = run.endpoint_settings(run.target.name, run.target.host)
+    assert (endpoint.send, endpoint.clips_per_request) == ("uris", 640)
+    assert endpoint.bucket_tokens.service_account == "reader@p.iam.gserviceaccount.com"
+    arguments = whole(tmp_path, endpoint="research", send="uris", staging_location="gs://bucket/tmp")
+    flags = parse([*arguments, "--keep_staged", "--full_scope_tokens", "--no_probe"]).run
+    assert (flags.keep_staged, flags.full_scope_tokens, flags.probe) == (True, True, False)
 
 
 def test_inputs_are_kept_once_in_their_order_whichever_way_they_are_given() -> None:

@@ -38,11 +38,15 @@ def test_the_fingerprint_changes_with_the_model(tmp_path: Path) -> None:
         {"inputs": ("/elsewhere",)},
         {"limit": 5},
         {"clips": ClipSettings("each", 1.0, "drop", 0.0, -40.0)},
-        {"target": resolve("research", None)},
+        {"target": resolve("research", None, "audio", "research")},
         {"timeout_s": 1.0},
         {"max_attempts": 1},
         {"requests_in_flight": 1},
         {"clips_per_request": 1},
+        {"send": "uris", "staging_location": "gs://bucket"},
+        {"instance_format": "model_garden"},
+        {"transport": "rest"},
+        {"max_requests_per_minute": 60.0},
         {"output": "elsewhere"},
         {"output_format": "parquet"},
         {"checkpoint": "elsewhere"},
@@ -77,7 +81,28 @@ def test_the_stage_that_embeds_is_told_all_it_needs(tmp_path: Path) -> None:
     run = settings(tmp_path, clips_per_request="3", requests_in_flight="5")
     endpoint = run.endpoint_settings("projects/p/locations/l/endpoints/1", "127.0.0.1:8080")
     embed = run.embed_settings(endpoint)
-    assert embed.endpoint == EndpointSettings("projects/p/locations/l/endpoints/1", "127.0.0.1:8080", 60, 8, 5, 3)
-    assert embed.rows == RowSettings(run.fingerprint, run.model_id, "projects/p/locations/l/endpoints/1", 3)
-    assert (embed.clips, embed.run_folder) == (run.clips, run.run_folder)
+    name = "projects/p/locations/l/endpoints/1"
+    assert embed.endpoint == EndpointSettings(
+        name, "127.0.0.1:8080", timeout_s=60, max_attempts=8, max_in_flight=5, clips_per_request=3
+    )
+    assert embed.rows == RowSettings(run.fingerprint, run.model_id, name)
+    assert (embed.clips, embed.run_folder, embed.staging) == (run.clips, run.run_folder, None)
+    assert pickle.loads(pickle.dumps(embed)) == embed
+
+
+def test_staged_clips_and_their_tokens_are_bound_to_the_runs_own_folder(tmp_path: Path) -> None:
+    run = settings(
+        tmp_path,
+        endpoint="projects/p/locations/l/endpoints/1",
+        send="uris",
+        staging_location="gs://clinic/tmp",
+        bucket_service_account="reader@p.iam.gserviceaccount.com",
+    )
+    embed = run.embed_settings(run.endpoint_settings(run.target.name, run.target.host))
+    folder = f"tmp/hear-staged-{run.run_id}/"
+    assert embed.staging is not None
+    assert (embed.staging.bucket, embed.staging.run_prefix) == ("clinic", folder)
+    tokens = embed.endpoint.bucket_tokens
+    assert (tokens.service_account, tokens.full_scope) == ("reader@p.iam.gserviceaccount.com", False)
+    assert tokens.staging == ("clinic", folder)
     assert pickle.loads(pickle.dumps(embed)) == embed

@@ -46,6 +46,18 @@ WRONG_VALUES = [
     ("endpoint", f" {REMOTE}", ["--endpoint", "' projects/", "endpoints/ENDPOINT"]),
     ("clips_per_request", "0", ["--clips_per_request", "'0'", "at least 1"]),
     ("clips_per_request", "5", ["--clips_per_request", "5", "at most 4"]),
+    ("send", "batch", ["--send", "'batch'", "audio or uris"]),
+    ("send", "uris", ["--staging_location", "missing", "gs://bucket/staging"]),
+    ("instance_format", "vertex", ["--instance_format", "'vertex'", "research or model_garden"]),
+    ("transport", "http", ["--transport", "'http'", "grpc or rest"]),
+    ("max_request_bytes", "1000", ["--max_request_bytes", "'1000'", "at least 1500000"]),
+    ("max_request_bytes", "2000000", ["--max_request_bytes", "2000000", "research endpoints take 1500000"]),
+    ("max_request_bytes", "10000001", ["--max_request_bytes", "'10000001'", "more than 10000000"]),
+    ("max_requests_per_minute", "0", ["--max_requests_per_minute", "'0'", "from 1"]),
+    ("max_requests_per_minute", "many", ["--max_requests_per_minute", "'many'", "not a number"]),
+    ("endpoint_service_account", "me", ["--endpoint_service_account", "'me'", "iam.gserviceaccount.com"]),
+    ("bucket_service_account", "a@b.example", ["--bucket_service_account", "--send uris"]),
+    ("staging_location", "gs://bucket/tmp", ["--staging_location", "--send uris"]),
     ("requests_in_flight", "0", ["--requests_in_flight", "'0'", "at least 1"]),
     ("requests_in_flight", "1025", ["--requests_in_flight", "'1025'", "more than 1024"]),
     ("timeout_s", "1e10", ["--timeout_s", "'1e10'", "3600 at most"]),
@@ -85,6 +97,34 @@ def test_a_wrong_value(
     message = refused(capsys, whole(tmp_path, **{option: value}))
     for part in said:
         assert part in message
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        ("/tmp/staging", "expected gs://bucket"),
+        ("gs://", "expected gs://bucket"),
+        ("gs://bucket/a*b", "without control characters and without # ? * [ ]"),
+    ],
+)
+def test_a_wrong_staging_location(location: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, whole(tmp_path, endpoint=REMOTE, send="uris", staging_location=location))
+    assert "--staging_location" in message
+    assert location in message
+    assert said in message
+
+
+def test_uris_to_the_local_endpoint_need_a_storage_server(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    message = refused(capsys, whole(tmp_path, send="uris", staging_location="gs://bucket"))
+    assert "STORAGE_EMULATOR_HOST" in message
+
+
+def test_more_uris_than_a_request_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = whole(tmp_path, endpoint=REMOTE, send="uris", staging_location="gs://bucket", clips_per_request="641")
+    assert "at most 640" in refused(capsys, given)
 
 
 @pytest.mark.parametrize("option", ["input", "endpoint", "output"])

@@ -54,14 +54,26 @@ class FakeEndpoint:
     """Takes batches and keeps them as `requests` until the test answers them.
 
     Args:
+      max_instances: clips in a request at most.
       judge: the result for a clip's samples.
       ends_after: `submit` raises RunEnded after so many batches.
     """
 
-    def __init__(self, judge: Callable[[np.ndarray], ClipResult] = embed, ends_after: int | None = None) -> None:
+    max_bytes = 1_500_000
+
+    def __init__(
+        self,
+        judge: Callable[[np.ndarray], ClipResult] = embed,
+        ends_after: int | None = None,
+        max_instances: int = 4,
+    ) -> None:
         self.requests: list[Request] = []
+        self.max_instances = max_instances
         self._judge = judge
         self._ends_after = ends_after
+
+    def instance_bytes(self, clip: np.ndarray) -> int:
+        return 11 * len(clip)
 
     def submit(self, clips: Sequence[np.ndarray], on_done: Callable[[Outcome], None]) -> None:
         if len(self.requests) == self._ends_after:

@@ -67,7 +67,8 @@ def run(of: EmbedSettings, recordings: list[Recording], run_folder: Path) -> dic
                 assert np.isfinite(read.embedding).all()
 
     def are_counts(actual: list[dict[str, int]]) -> None:
-        assert sum(counts["requests"] for counts in actual) == 3
+        # Eight clips of two packets, four in a request.
+        assert sum(counts["requests"] for counts in actual) == 2
         assert sum(counts["retries"] for counts in actual) == 0
 
     pipeline = beam.Pipeline(runner=FnApiRunner())
@@ -84,7 +85,8 @@ def test_packets_become_receipts_for_stored_rows(
     local: LocalEndpoint, recordings: list[Recording], tmp_path: Path
 ) -> None:
     metrics = run(settings(local, tmp_path), recordings, tmp_path)
-    assert metrics == {"recordings": 3, "embedded": 8, "failed": 0, "requests": 3, "retries": 0, "throttled_ms": 0}
+    assert {name: count for name, count in metrics.items() if count} == {"recordings": 3, "embedded": 8, "requests": 2}
+    assert {"failed", "retries", "throttled_ms", "staged", "clipped_samples"} <= metrics.keys()
     assert {path.parent.name for path in tmp_path.rglob("*.rows")} == {
         packet(*recordings[:2]).packet_id,
         packet(*recordings[2:]).packet_id,

@@ -22,6 +22,7 @@ from audio.clips import ClipSettings
 from audio.errors import StorageError
 from audio.recording import Recording
 from endpoint.errors import RunEnded
+from endpoint.settings import EndpointSettings
 from rows.checkpoint import read_all
 from rows.identity import clip_id, segment_id
 from rows.model import Census, EmbeddingRow, FailureRow, Receipt
@@ -29,7 +30,9 @@ from rows.writer import CheckpointWriter
 from tests.transforms.fake_endpoint import MODEL, FakeEndpoint, PromptEndpoint, embed, refuse
 from tests.transforms.samples import noise, packet, recording, write_wav
 from transforms.choose_rows import choose
-from transforms.packet_work import PacketWork, Predictor, RowSettings
+from transforms.make_packets import Packet
+from transforms.outbox import Predictor
+from transforms.packet_work import PacketWork, RowSettings
 
 NAME = "projects/p/locations/l/endpoints/1"
 NEVER_S = 1e9
@@ -67,20 +70,29 @@ class SlowStore(Store):
         super().__call__(path, data)
 
 
+class EachPacketAlone(PacketWork):
+    """Sends a packet's last clips without waiting for the next packet's to fill up their request."""
+
+    def work(self, packet: Packet) -> list[Receipt]:
+        receipts = super().work(packet)
+        self.flush()
+        return receipts + self._writer.receipts()
+
+
 @contextmanager
 def working(
     endpoint: Predictor,
     store: Store,
     *,
     clips: ClipSettings | None = None,
-    clips_per_request: int = 4,
     flush_rows: int = 10**6,
     **seams: object,
 ) -> Iterator[tuple[PacketWork, CheckpointWriter]]:
     """Work with a writer that stores rows only when it is asked to, or when there are `flush_rows` of them."""
     with closing(CheckpointWriter("/run", store, flush_rows=flush_rows, flush_s=NEVER_S)) as writer:
-        rows = RowSettings("f" * 16, "model", NAME, clips_per_request)
-        yield PacketWork(rows, clips or ClipSettings(), endpoint, writer, **seams), writer
+        rows = RowSettings("f" * 16, "model", NAME)
+        sending = EndpointSettings(NAME, "127.0.0.1:9")
+        yield EachPacketAlone(rows, clips or ClipSettings(), sending, endpoint, writer, **seams), writer
 
 
 def id_of(of: Recording, clip: int) -> str:
@@ -428,9 +440,10 @@ def test_every_clip_has_exactly_one_outcome(
     refused = data.draw(st.sets(st.integers(0, 40)))
     store = Store()
     submitted = iter(range(10**6))
-    endpoint = FakeEndpoint(lambda samples: refuse(samples) if next(submitted) in refused else embed(samples))
+    judge = lambda samples: refuse(samples) if next(submitted) in refused else embed(samples)  # noqa: E731
+    endpoint = FakeEndpoint(judge, max_instances=clips_per_request)
     receipts: list[Receipt] = []
-    with working(endpoint, store, clips_per_request=clips_per_request, flush_rows=flush_rows) as (work, _):
+    with working(endpoint, store, flush_rows=flush_rows) as (work, _):
         answered = 0
         for some in packets:
             receipts += work.work(some)

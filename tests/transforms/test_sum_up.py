@@ -143,8 +143,8 @@ def test_the_summary_is_written_when_all_tables_are(tmp_path: Path) -> None:
     ]
     failures = [failure_row("c", stage="endpoint", code="timeout", retryable=True), failure_row(code="not_audio")]
     sent = [
-        {"requests": 2, "retries": 1},
-        {"requests": 1, "retries": 0, "throttled_ms": 1500},
+        {"requests": 2, "retries": 1, "retries/UNAVAILABLE": 1, "staged": 3},
+        {"requests": 1, "retries": 0, "throttled_ms": 1500, "rejections": 2, "clipped_samples": 7},
         {"requests": 0, "retries": 0},
     ]
     summary = sum_up(tmp_path / "out" / "a-summary.json", rows, failures, sent)
@@ -165,6 +165,10 @@ def test_the_summary_is_written_when_all_tables_are(tmp_path: Path) -> None:
         "requests": 3,
         "retries": 1,
         "throttled_s": 1.5,
+        "retries_by_code": {"UNAVAILABLE": 1},
+        "rejections": 2,
+        "staged_clips": 3,
+        "clipped_samples": 7,
         "ignored_files": 2,
         "ignored": ["/in/z.txt", "/in/кашель.txt"],
         "run_id": "r",

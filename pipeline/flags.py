@@ -1,0 +1,237 @@
+"""The command's own flags, their defaults and what they say about themselves."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Callable
+from typing import NoReturn
+
+from endpoint.settings import MAX_REQUEST_BYTES
+from pipeline.usage import PROGRAM, UsageError
+
+_LONGEST_TIMEOUT_S = 3600
+_MOST_REQUESTS_PER_MINUTE = 1_000_000
+_MOST_IN_FLIGHT = 1024
+"""Each takes some 3 MB of memory."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message.removeprefix("argument "))
+
+
+def _whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]+", text) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+        if most is not None and int(text) > most:
+            raise argparse.ArgumentTypeError(f"{text!r} is more than {most}")
+        return int(text)
+
+    return parse
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = _number(text)
+    if not 0 < value <= _LONGEST_TIMEOUT_S:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0, {_LONGEST_TIMEOUT_S} at most")
+    return value
+
+
+def _fraction(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
+
+
+def _rate(text: str) -> float:
+    value = _number(text)
+    if not 1 <= value <= _MOST_REQUESTS_PER_MINUTE:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of requests from 1 to {_MOST_REQUESTS_PER_MINUTE}")
+    return value
+
+
+def _account(text: str) -> str:
+    if not re.fullmatch(r"[^@\s/]+@[^@\s/]+\.[^@\s/]+", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a service account: expected NAME@PROJECT.iam.gserviceaccount.com"
+        )
+    return text
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of this project's own options; what it does not know is left to Beam's."""
+    parser = _Parser(
+        prog=PROGRAM,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Turns recordings into a table with one HeAR embedding for each 2-second clip.",
+        epilog="Apache Beam's own options (--runner, --direct_num_workers, --temp_location, ...) are accepted too.\n"
+        "Exit status: 0 done; 1 the run failed, nothing could be embedded, or too many recordings failed; 2 wrong usage.",
+    )
+    what = parser.add_argument_group("recordings")
+    what.add_argument(
+        "--input",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PATH",
+        help="a file, a folder (all audio files below it), or a glob with * ? [] **; local or gs://; repeatable; quote globs; "
+        "a name that begins with a dash is written --input=-NAME",
+    )
+    what.add_argument(
+        "--limit", type=_whole_number(1), metavar="N", help="only the first N recordings, in the order of their URIs"
+    )
+
+    clips = parser.add_argument_group("clips")
+    clips.add_argument("--channel", default="mean", help="mean, each, or a channel's number from 0 (default: mean)")
+    clips.add_argument(
+        "--hop_s",
+        type=_number,
+        default=2.0,
+        metavar="S",
+        help="seconds from one clip's start to the next (default: 2.0)",
+    )
+    clips.add_argument(
+        "--tail",
+        default="pad",
+        help="what becomes of a last piece shorter than 2 s: pad it with zeros, shift it back, or drop it (default: pad)",
+    )
+    clips.add_argument(
+        "--min_audio_s",
+        type=_number,
+        default=0.5,
+        metavar="S",
+        help="a padded last clip with less audio is skipped (default: 0.5)",
+    )
+    clips.add_argument(
+        "--min_rms_dbfs", type=_number, metavar="DB", help="clips that are quieter are skipped (default: none)"
+    )
+
+    where = parser.add_argument_group("endpoint")
+    where.add_argument(
+        "--endpoint",
+        metavar="NAME",
+        help="where audio is sent (required): local (a stand-in on this machine, not HeAR), research (the documented HeAR endpoint), "
+        "or projects/P/locations/L/endpoints/E",
+    )
+    where.add_argument(
+        "--endpoint_host",
+        metavar="HOST",
+        help="another host than LOCATION-aiplatform.googleapis.com, as dedicated endpoints have",
+    )
+    where.add_argument(
+        "--send",
+        default="audio",
+        help="audio (in the requests) or uris (of objects on Cloud Storage, up to 640 a request, staged if need be) "
+        "(default: audio)",
+    )
+    where.add_argument(
+        "--instance_format",
+        default="research",
+        help="research, or model_garden for HeAR deployed in a project of your own (default: research)",
+    )
+    where.add_argument("--transport", default="grpc", help="grpc, or rest for networks that block it (default: grpc)")
+    where.add_argument(
+        "--model_id",
+        metavar="ID",
+        help="written to all rows (default: hear; for endpoints on this machine the stand-in's)",
+    )
+    where.add_argument(
+        "--clips_per_request",
+        type=_whole_number(1),
+        metavar="N",
+        help="at most (default: what the endpoint takes: 4, 640 URIs, or for audio to Model Garden what fits)",
+    )
+    where.add_argument(
+        "--max_request_bytes",
+        type=_whole_number(MAX_REQUEST_BYTES, 10_000_000),
+        default=MAX_REQUEST_BYTES,
+        metavar="N",
+        help="up to 10000000 for dedicated endpoints (default: 1500000)",
+    )
+    where.add_argument(
+        "--max_requests_per_minute",
+        type=_rate,
+        metavar="N",
+        help="of all processes on this machine together, retries included (default: as the endpoint lets through)",
+    )
+    where.add_argument(
+        "--requests_in_flight",
+        type=_whole_number(1, _MOST_IN_FLIGHT),
+        default=32,
+        metavar="N",
+        help="at most, in each process (default: 32)",
+    )
+    where.add_argument("--timeout_s", type=_seconds, default=60.0, metavar="S", help="of one request (default: 60)")
+    where.add_argument(
+        "--max_attempts",
+        type=_whole_number(1),
+        default=8,
+        metavar="N",
+        help="attempts in a row until the clips of a request count as failed (default: 8)",
+    )
+
+    where.add_argument(
+        "--no_probe",
+        action="store_true",
+        help="don't check the endpoint with two requests before the run (the second shows whether clips of a request "
+        "influence each other)",
+    )
+    where.add_argument(
+        "--endpoint_service_account",
+        type=_account,
+        metavar="EMAIL",
+        help="call the endpoint as this service account (default: as the application default credentials)",
+    )
+
+    uris = parser.add_argument_group("with --send uris")
+    uris.add_argument(
+        "--staging_location",
+        metavar="gs://...",
+        help="where clips are put as 16-bit WAV until they are answered (required); recordings on Cloud Storage that are "
+        "such clips already are sent as they are",
+    )
+    uris.add_argument("--keep_staged", action="store_true", help="don't delete staged clips")
+    uris.add_argument(
+        "--bucket_service_account",
+        type=_account,
+        metavar="EMAIL",
+        help="the service reads objects with tokens of this service account (default: the application default "
+        "credentials')",
+    )
+    uris.add_argument(
+        "--full_scope_tokens",
+        action="store_true",
+        help="don't restrict these tokens to reading the bucket: whoever holds one can do all that the account can",
+    )
+
+    output = parser.add_argument_group("output")
+    output.add_argument("--output", metavar="PREFIX", help="of the output files' names, such as out/study (required)")
+    output.add_argument("--output_format", default="tfrecord", help="tfrecord or parquet (default: tfrecord)")
+    output.add_argument(
+        "--checkpoint", metavar="DIR", help="where rows are kept as they arrive (default: PREFIX-checkpoint)"
+    )
+    output.add_argument("--overwrite", action="store_true", help="replace output files that are there already")
+    output.add_argument(
+        "--max_failure_fraction",
+        type=_fraction,
+        default=1.0,
+        metavar="F",
+        help="exit with status 1 if a larger share of the recordings has a failure (default: 1.0)",
+    )
+    parser.add_argument("--plan", action="store_true", help="say what would be done, and send nothing")
+    return parser

@@ -1,0 +1,137 @@
+"""What is checked before a run sends anything that counts: credentials, the staging bucket, the endpoint, its model."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from endpoint.client import Client
+from endpoint.credentials import check_credentials
+from endpoint.errors import RunEnded
+from endpoint.items import ClipObject, Item
+from endpoint.probe import TOLERANCE, ProbeAnswer, largest_difference, probe, probe_clips
+from endpoint.settings import EndpointSettings
+from endpoint.wav import encode_wav
+from pipeline.endpoints import is_loopback
+from pipeline.outputs import earlier_runs
+from pipeline.settings import RunSettings
+from transforms.files import read_whole, write_whole
+from transforms.leftovers import bucket_warnings, other_leftovers, sweep
+from transforms.staging import Stager, StagingArea, StagingError, prove_rights
+
+_PROBE_FILE = "probe.json"
+
+
+def check(run: RunSettings, endpoint: EndpointSettings) -> dict[str, Any]:
+    """Raises RunEnded or StagingError for what would end the run later; returns what the probe found, for the summary."""
+    _check_credentials(run, endpoint)
+    if run.staging is not None:
+        _check_bucket(run.staging)
+    if run.full_scope_tokens:
+        _note("with --full_scope_tokens, whoever sees a token can do all that its account can, for up to an hour")
+    if not run.probe:
+        return {"requests": 0, "difference": None}
+    answer = _probe(run, endpoint)
+    _compare_with_earlier(run, answer)
+    return {"requests": answer.requests, "difference": answer.difference}
+
+
+@contextlib.contextmanager
+def nothing_left_staged(run: RunSettings) -> Iterator[None]:
+    """Removes what earlier runs of this checkpoint left staged, and at the end of the context what this one did."""
+    for earlier in earlier_runs(run.checkpoint):
+        staged = earlier.get("staged")
+        if isinstance(staged, str) and not earlier.get("keep_staged"):
+            _sweep(staged)
+    try:
+        yield
+    finally:
+        if run.staging is not None and not run.keep_staged:
+            _sweep(run.staging.run_uri)
+
+
+def _check_credentials(run: RunSettings, endpoint: EndpointSettings) -> None:
+    accounts = set()
+    if not is_loopback(endpoint.host):
+        accounts.add(run.endpoint_service_account)
+        if run.send == "uris":
+            accounts.add(run.bucket_service_account)
+    elif run.bucket_service_account is not None:
+        accounts.add(run.bucket_service_account)
+    if accounts:
+        check_credentials(*accounts)
+
+
+def _sweep(folder: str) -> None:
+    try:
+        left = sweep(folder).left
+    except (StagingError, ValueError) as error:
+        _note(f"staged clips may be left in {folder}: {error}")
+        return
+    if left:
+        _note(f"{left} staged clips could not be deleted and are left in {folder}")
+
+
+def _check_bucket(area: StagingArea) -> None:
+    prove_rights(area)
+    for warning in bucket_warnings(area):
+        _note(warning)
+    with contextlib.suppress(StagingError):  # a run needs no right to list
+        if others := other_leftovers(area):
+            _note(f"staged clips of other runs, at work or killed, are in {', '.join(others)}")
+
+
+def _probe(run: RunSettings, endpoint: EndpointSettings) -> ProbeAnswer:
+    with Client(endpoint) as client, _probe_items(run) as items:
+        return probe(endpoint, client, items)
+
+
+@contextlib.contextmanager
+def _probe_items(run: RunSettings) -> Iterator[list[Item]]:
+    clips = probe_clips()
+    if run.send == "audio" and run.instance_format == "research":
+        yield list(clips)
+        return
+    wavs = [encode_wav(clip) for clip in clips]
+    if run.staging is None:
+        yield list(wavs)
+        return
+    with contextlib.closing(Stager(run.staging, keep=run.keep_staged)) as stager:
+        staged = [stager.put(wav.data) for wav in wavs]
+        try:
+            for one in staged:
+                if (error := one.result()) is not None:
+                    raise error
+            yield [ClipObject(one.bucket, one.name) for one in staged]
+        finally:
+            for one in staged:
+                stager.remove(one)
+
+
+def _compare_with_earlier(run: RunSettings, answer: ProbeAnswer) -> None:
+    """Keeps the answer with the checkpoint; RunEnded if an earlier run's model answered differently."""
+    for earlier in earlier_runs(run.checkpoint):
+        if earlier.get("fingerprint") != run.fingerprint or earlier.get("run_id") == run.run_id:
+            continue
+        try:
+            kept = json.loads(read_whole(f"{run.checkpoint}/{earlier['run_id']}/{_PROBE_FILE}"))
+            difference = largest_difference(np.asarray(kept["embedding"], np.float32), answer.embedding)
+        except (ValueError, KeyError, TypeError, OSError):
+            continue  # that run was not probed, or ended before
+        if difference > TOLERANCE:
+            raise RunEnded(
+                f"The model behind {run.target.name or 'the local endpoint'} is not the one that the checkpoint "
+                f"{run.checkpoint!r} was begun with: it answers the probe differently (by {difference:.2g}). Rows of two models "
+                "must not be mixed: choose another --output with a --model_id that tells them apart."
+            )
+    kept = {"fingerprint": run.fingerprint, "embedding": [float(value) for value in answer.embedding]}
+    write_whole(f"{run.run_folder}/{_PROBE_FILE}", json.dumps(kept).encode())
+
+
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)
