@@ -64,8 +64,9 @@ async def _serve(options: Options) -> None:
         stack.push_async_callback(server.stop, None)
         runner, rest_port = await start_rest(service, options.rest_port)
         stack.push_async_callback(runner.cleanup)
-        names = ", ".join(service.endpoint_names)
-        _log.info("a stand-in answers as %s: its embeddings (%s) are NOT HeAR's", names, MODEL_ID)
+        # Whoever started it knows the names; a person has to be told.
+        names = "" if options.exit_with_parent else f" as {', '.join(service.endpoint_names)}"
+        _log.info("a stand-in answers%s: its embeddings (%s) are NOT HeAR's", names, MODEL_ID)
         if options.exit_with_parent:
             _watch_parent(lambda: loop.call_soon_threadsafe(stopped.set))
         print(f"listening on 127.0.0.1:{port}\nREST on 127.0.0.1:{rest_port}", flush=True)

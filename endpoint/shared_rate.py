@@ -11,6 +11,7 @@ import os
 import stat
 import struct
 import tempfile
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,8 @@ _scalars = operator.attrgetter(*_SCALARS)
 _CHECKSUM = struct.Struct("<I")
 _FILE_BYTES = _STATE.size + _CHECKSUM.size
 _MOST_UNSAVED = 256
+_PREFIX = "rate-"
+_DAY_S = 86_400.0
 
 
 class RateFolderUnusable(RunEnded):
@@ -60,7 +63,7 @@ class SharedRate:
 
     def __init__(self, path_folder: str | Path, key: str, max_requests_per_minute: float | None = None) -> None:
         self._folder = Path(path_folder)
-        self._name = f"rate-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+        self._name = f"{_PREFIX}{hashlib.sha256(key.encode()).hexdigest()[:32]}"
         self._limit = max_requests_per_minute
         self._boot_id = boot_id()
         self._unsaved: list[tuple[float, float]] = []
@@ -146,9 +149,22 @@ class SharedRate:
             self._file = os.open(self._name, flags, 0o600, dir_fd=folder)
         except OSError as error:
             raise _unusable(self._folder, f"cannot hold a file ({error.strerror})") from None
+        else:
+            _remove_old_files(folder)
         finally:
             os.close(folder)
         self._process = os.getpid()
+
+
+def _remove_old_files(folder: int) -> None:
+    """Removes states that nobody has used for a day: endpoints on this machine have another port in each run.
+
+    Whoever still has one open notices that its name is gone.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(_PREFIX) and entry.stat(follow_symlinks=False).st_mtime < time.time() - _DAY_S:
+                os.unlink(entry.name, dir_fd=folder)
 
 
 def default_folder() -> Path:

@@ -53,6 +53,22 @@ def test_processes_share_a_pace(tmp_path: Path) -> None:
     assert len(taken) >= 2.0 / INTERVAL_S * 0.5, "and slots are taken, by all of them together"
 
 
+def test_states_that_nobody_has_used_for_a_day_are_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    old = SharedRate(folder, "an endpoint at a port of yesterday's", 60)
+    recent = SharedRate(folder, "an endpoint of this morning's", 60)
+    (folder / "somebody else's").touch()
+    for path, age_s in ((old.path, 90_000), (recent.path, 80_000), (folder / "somebody else's", 90_000)):
+        os.utime(path, (time.time() - age_s,) * 2)
+    SharedRate(folder, KEY, 60).close()
+    assert [path.exists() for path in (old.path, recent.path, folder / "somebody else's")] == [False, True, True]
+    # Whoever still has it open goes on in a new file.
+    old.reserve(1000.0)
+    assert old.path.exists()
+    for rate in (old, recent):
+        rate.close()
+
+
 def test_another_object_goes_on_where_the_first_stopped(tmp_path: Path) -> None:
     first = SharedRate(tmp_path / "r", KEY, 60)
     slots = [first.reserve(1000.0) for _ in range(3)]
