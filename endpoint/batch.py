@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,8 @@ class Part:
     """Whether its last answer was that its credentials are not valid."""
     has_renewed_tokens: bool = False
     """Whether it, or what it is a part of, was rejected once, so that it goes with tokens fetched since."""
+    rejected_s: float = math.inf
+    """When it, or what it is a part of, was first rejected, by the client's clock."""
     others_were_answered: bool = False
     """Whether the rest of its request was answered, so that whatever it has wrong is its own."""
 
@@ -89,6 +92,7 @@ class Batch:
                     sends=part.sends,
                     failures=failures,
                     has_renewed_tokens=part.has_renewed_tokens,
+                    rejected_s=part.rejected_s,
                     retry_code=part.retry_code,
                 )
             )
@@ -119,6 +123,6 @@ class Batch:
 
     def finish(self, error: RunEnded | None = None) -> None:
         """Hands the outcome to whoever submitted the batch, and lets go of what was sent."""
-        results = () if error else tuple(result for result in self._results if result is not None)
+        results = tuple(self._results)
         self._items, self._payload = (), None
         self._on_done(Outcome(results, self.requests, self.retries, error))

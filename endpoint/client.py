@@ -171,7 +171,7 @@ class Client:
                 self._is_closing = True
                 closed = ClientClosed("The endpoint's client was closed before these clips were answered.")
                 self._ended = self._ended or closed
-                self._steps.put(partial(self._dispatcher.end, closed))
+                self._steps.put(partial(self._dispatcher.end, closed, at_once=True))
                 self._steps.put(None)
                 self._window.notify_all()
         self._thread.join()
@@ -236,7 +236,8 @@ class Client:
     def _end_by(self, failure: Exception) -> None:
         with self._window:
             self._failure = self._failure or failure
-        self._dispatcher.end(RunEnded(f"The run was ended by an error of this program: {type(failure).__name__}."))
+        error = RunEnded(f"The run was ended by an error of this program: {type(failure).__name__}.")
+        self._dispatcher.end(error, at_once=True)
 
     def _raise_if_ended(self) -> None:
         self._raise_failure()

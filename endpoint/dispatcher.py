@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
+import math
 import random
 from collections import deque
 from collections.abc import Callable
@@ -11,7 +13,7 @@ from collections.abc import Callable
 import grpc
 
 from endpoint import verdicts
-from endpoint.batch import Batch
+from endpoint.batch import Batch, Part
 from endpoint.canary import GIVE_UPS_IN_A_ROW, Canary
 from endpoint.codec import Codec
 from endpoint.errors import BadAnswer, RunEnded, TokenUnavailable
@@ -28,7 +30,6 @@ from endpoint.transport import Reply
 
 _BAD_ANSWERS_BEFORE_SPLIT = 2
 _BAD_ANSWERS_OF_A_CANARY = 3
-_TRUSTED_AGE_S = 60.0
 _RETRIEVALS = 3
 """How often the service is asked to read an object: with the first token, with a new one, and once more after a wait."""
 
@@ -51,7 +52,8 @@ class Dispatcher:
     6. Every other status is a rejection: the part is split in halves, each starting with no failures, until the bad
        clip is refused alone. With n clips and one bad one that takes at most 2*ceil(log2 n) requests more. Rejections
        of an endpoint that has not answered yet, and too many in a row, end the run (`canary.Canary`). With URIs, parts
-       of a rejected request go with tokens fetched since, for it may have been the token.
+       of a rejected request go with tokens fetched since, for it may have been the token. Once it was not, tokens are
+       doubted only where the parts are rejected as well, and no other request was answered meanwhile.
     7. In the Model Garden format an answer says for each clip what became of it. Those that were rejected are refused.
        Those whose object was not retrieved are sent again by themselves, with a new token, `_RETRIEVALS` times in
        all. An answer without any embedding is a rejection of the request.
@@ -109,12 +111,16 @@ class Dispatcher:
         self._canary = Canary(give_ups, has_answered=settings.is_proven)
         self._ended: RunEnded | None = None
         self._unfinished: dict[Batch, None] = {}  # a set that keeps the order of arrival
+        self._out: set[Batch] = set()
         self._ready: deque[Batch] = deque()
         self._waiting: list[tuple[float, int, Batch]] = []
         self._sequence = itertools.count()
         self._awaits_slot = False
         self._renewals = 0
-        self._trusted_age_s = 0.0
+        self._are_tokens_trusted = False
+        self._renewed_s = -math.inf
+        self._answered_sent_s = -math.inf
+        """When the newest of the answered requests was sent."""
 
     @property
     def next_due(self) -> float | None:
@@ -146,8 +152,12 @@ class Dispatcher:
     def receive(self, batch: Batch, reply: Reply) -> None:
         """Draws the conclusions from the reply to a batch's current part."""
         if batch not in self._unfinished:
-            return  # the run has ended meanwhile
+            return  # the client has been closed meanwhile
+        self._out.discard(batch)
         self.counters.answered()
+        if self._ended is not None:
+            self._keep_late_answer(batch, reply, self._ended)
+            return
         part = batch.part
         self._pacing.answered(part.sent_s, self._clock(), reply)
         if reply.code is grpc.StatusCode.UNAUTHENTICATED:
@@ -169,19 +179,23 @@ class Dispatcher:
         else:
             self._reject(batch, verdicts.rejection(self._settings, reply.code))
 
-    def end(self, error: RunEnded) -> None:
-        """Ends the run: every batch is finished with the error, and so is every later one."""
-        if self._ended is not None:
-            return
-        self._ended = error
-        self._on_ended(error)
-        batches, self._unfinished = self._unfinished, {}
+    def end(self, error: RunEnded, *, at_once: bool = False) -> None:
+        """Ends the run: nothing more is sent, and batches are finished with the error, now and later.
+
+        Those whose request is out are waited for, as an answer is paid for; unless this is to be at once.
+        """
+        if self._ended is None:
+            self._ended = error
+            self._on_ended(error)
         self._ready.clear()
         self._waiting.clear()
         self._awaits_slot = False
-        self.counters.in_flight = 0
-        for batch in batches:
-            self._on_finished(batch, error)
+        if at_once:
+            self._out.clear()
+            self.counters.in_flight = 0
+        for batch in [batch for batch in self._unfinished if batch not in self._out]:
+            del self._unfinished[batch]
+            self._on_finished(batch, self._ended)
 
     def _next_allowed(self) -> Batch | None:
         return next((batch for batch in self._ready if self._canary.may_send(batch)), None)
@@ -207,6 +221,7 @@ class Dispatcher:
         part.sent_s = self._clock()
         part.credentials = self._renewals
         self._canary.sent(batch)
+        self._out.add(batch)
         self._send_request(batch, request)
 
     def _request(self, batch: Batch) -> bytes:
@@ -234,6 +249,7 @@ class Dispatcher:
             self._read_errors(batch, predictions)
             return
         self._canary.answered(batch)
+        self._answered_sent_s = max(self._answered_sent_s, part.sent_s)
         batch.embed(predictions)
         self._continue(batch)
 
@@ -272,6 +288,14 @@ class Dispatcher:
             self._wait(batch, InstanceError.NOT_RETRIEVED.name, None)
         return True
 
+    def _keep_late_answer(self, batch: Batch, reply: Reply, error: RunEnded) -> None:
+        """Finishes a batch whose request was out when the run ended; with its embeddings, if there are any."""
+        with contextlib.suppress(BadAnswer):
+            if reply.code is grpc.StatusCode.OK:
+                batch.embed(self._codec.read(reply.body, len(batch.part)))
+        del self._unfinished[batch]
+        self._on_finished(batch, None if batch.is_finished else error)
+
     def _renew_credentials(self, batch: Batch) -> None:
         part = batch.part
         if part.was_unauthenticated:
@@ -290,12 +314,22 @@ class Dispatcher:
         if self._tokens is None:
             return False
         if part.has_renewed_tokens:
-            # It was not the token. So one that is young is not doubted again, however many objects are rejected.
-            self._trusted_age_s = _TRUSTED_AGE_S
+            # It was not the token.
+            self._are_tokens_trusted = True
             return False
         part.has_renewed_tokens = True
-        self._tokens.renew(part.sent_s - self._trusted_age_s)
+        self._renewed_s = self._clock()
+        self._tokens.renew(part.sent_s)
         return True
+
+    def _may_be_token(self, part: Part) -> bool:
+        """Whether a rejection may be due to the token, when there were some that were due to the object."""
+        is_first = math.isinf(part.rejected_s)
+        part.rejected_s = min(part.rejected_s, self._clock())
+        if not self._are_tokens_trusted or part.sent_s <= self._renewed_s:
+            return True
+        is_answered = self._answered_sent_s >= part.rejected_s
+        return not is_answered and (not is_first or len(part) == 1)
 
     def _retry_later(self, batch: Batch, code: grpc.StatusCode, hint_s: float | None) -> None:
         part = batch.part
@@ -334,7 +368,7 @@ class Dispatcher:
     def _reject(self, batch: Batch, rejection: verdicts.Rejection) -> None:
         self.counters.rejections += 1
         had_answered = self._canary.has_answered
-        tokens_are_newer = self._renew_tokens(batch)
+        tokens_are_newer = self._may_be_token(batch.part) and self._renew_tokens(batch)
         if self._canary.rejected(batch):
             ended = verdicts.ended_by_rejections if had_answered else verdicts.ended_by_first_rejection
             self.end(ended(self._settings, rejection))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from endpoint.client import Client
 from endpoint.errors import RunEnded
 from endpoint.items import CLIP_SAMPLES, Item
-from endpoint.results import Embedded, Outcome
+from endpoint.results import Embedded, Outcome, Refused
 from endpoint.settings import EndpointSettings
 
 TOLERANCE = 1e-3
@@ -100,7 +100,7 @@ def _embedding(settings: EndpointSettings, client: Client, items: Sequence[Item]
     if outcome.error is not None:
         raise RunEnded(outcome.error.message)
     for result in outcome.results:
-        if not isinstance(result, Embedded):
+        if isinstance(result, Refused):
             raise RunEnded(
                 f"Endpoint {settings.name} at {settings.host} does not embed the probe's clips, so that it would embed "
                 f"no others either. {result.message}"

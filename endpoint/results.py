@@ -41,11 +41,12 @@ ClipResult: TypeAlias = Embedded | Refused
 class Outcome:
     """The end of one `Client.submit`."""
 
-    results: tuple[ClipResult, ...]
-    """One for each clip, in the order in which they were submitted; empty if `error` is set."""
+    results: tuple[ClipResult | None, ...]
+    """One for each clip, in the order in which they were submitted. None only where `error` is set: the run ended before
+    the clip had its result, and it is neither embedded nor failed."""
     requests: int
     """Requests that were sent for this batch, retries and parts of a split batch included."""
     retries: int
     """Those of them that repeated a request."""
     error: RunEnded | None = None
-    """Why the run ended before these clips had their results: they are neither embedded nor failed."""
+    """Why the run ended before all of these clips had their results."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from endpoint import credentials
 from endpoint.client import Client
-from endpoint.credentials import check_credentials
 from endpoint.errors import RunEnded
 from endpoint.items import ClipObject, Item
 from endpoint.probe import TOLERANCE, ProbeAnswer, largest_difference, probe, probe_clips
@@ -27,9 +27,21 @@ from transforms.staging import Stager, StagingArea, StagingError, prove_rights
 _PROBE_FILE = "probe.json"
 
 
+def check_credentials(run: RunSettings, endpoint: EndpointSettings) -> None:
+    """Raises RunEnded, with the remedy, where the run's credentials are missing or not accepted."""
+    accounts = set()
+    if not is_loopback(endpoint.host):
+        accounts.add(run.endpoint_service_account)
+        if run.send == "uris":
+            accounts.add(run.bucket_service_account)
+    elif run.bucket_service_account is not None:
+        accounts.add(run.bucket_service_account)
+    if accounts:
+        credentials.check_credentials(*accounts)
+
+
 def check(run: RunSettings, endpoint: EndpointSettings) -> dict[str, Any]:
     """Raises RunEnded or StagingError for what would end the run later; returns what the probe found, for the summary."""
-    _check_credentials(run, endpoint)
     if run.staging is not None:
         _check_bucket(run.staging)
     if run.full_scope_tokens:
@@ -46,6 +58,8 @@ def nothing_left_staged(run: RunSettings) -> Iterator[None]:
     """Removes what earlier runs of this checkpoint left staged, and at the end of the context what this one did."""
     for earlier in earlier_runs(run.checkpoint):
         staged = earlier.get("staged")
+        if earlier.get("run_id") == run.run_id:
+            continue
         if isinstance(staged, str) and not earlier.get("keep_staged"):
             _sweep(staged)
     try:
@@ -55,18 +69,6 @@ def nothing_left_staged(run: RunSettings) -> Iterator[None]:
             _sweep(run.staging.run_uri)
 
 
-def _check_credentials(run: RunSettings, endpoint: EndpointSettings) -> None:
-    accounts = set()
-    if not is_loopback(endpoint.host):
-        accounts.add(run.endpoint_service_account)
-        if run.send == "uris":
-            accounts.add(run.bucket_service_account)
-    elif run.bucket_service_account is not None:
-        accounts.add(run.bucket_service_account)
-    if accounts:
-        check_credentials(*accounts)
-
-
 def _sweep(folder: str) -> None:
     try:
         left = sweep(folder).left
@@ -74,7 +76,8 @@ def _sweep(folder: str) -> None:
         _note(f"staged clips may be left in {folder}: {error}")
         return
     if left:
-        _note(f"{left} staged clips could not be deleted and are left in {folder}")
+        clips = "a staged clip" if left == 1 else f"{left} staged clips"
+        _note(f"{clips} could not be deleted and left in {folder}")
 
 
 def _check_bucket(area: StagingArea) -> None:

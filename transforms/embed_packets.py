@@ -31,6 +31,7 @@ from transforms.quiet import quiet_worker
 from transforms.staging import Stager, StagingArea
 
 COUNTS = "counts"
+_MARGIN_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -155,13 +156,16 @@ class _Embed(beam.DoFn):
 
     @contextlib.contextmanager
     def _kept_if_it_fails(self) -> Iterator[None]:
-        """Stores what was answered, for it is paid for, if what is done in the context fails."""
+        """Stores what was answered, if what is done in the context fails.
+
+        What is out is waited for as well, unless that is of no use or the run was interrupted.
+        """
         try:
             yield
-        except BaseException:
+        except BaseException as error:
+            waits = isinstance(error, Exception) and not isinstance(error, CheckpointWriteError)
             with contextlib.suppress(CheckpointWriteError):
-                self._open_writer.flush()
-            self._work.abandon()
+                self._work.abandon(wait_s=self._settings.endpoint.timeout_s + _MARGIN_S if waits else 0.0)
             raise
 
     def _count(self) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -80,6 +81,8 @@ class Outbox(Generic[T]):
         self._count = count
         self._entries: list[_Entry[T]] = []
         self._bytes = 0
+        self._changed = threading.Condition()
+        self._submitted = 0
 
     def add(self, ticket: T, samples: npt.NDArray[np.float32]) -> None:
         """Takes a clip, float32 of shape (32000,); sends the request that it fills up. Blocks as `submit` does."""
@@ -120,16 +123,20 @@ class Outbox(Generic[T]):
         # Samples are let go: while a request is out, the client has them.
         staged = [entry.staged for entry in ready if entry.staged is not None]
         done = partial(self._done, [entry.ticket for entry in ready], staged)
+        self._count_submitted(1)
         try:
             self._client.submit(items, done)
         except BaseException:
+            self._count_submitted(-1)
             self._remove(staged)
             raise
 
-    def abandon(self) -> None:
-        """Lets go of what was not sent: the bundle has failed."""
+    def abandon(self, *, wait_s: float) -> None:
+        """Lets go of what was not sent, as the bundle has failed; waits so long for the answers to what was."""
         entries, self._entries, self._bytes = self._entries, [], 0
         self._remove(entry.staged for entry in entries)
+        with self._changed:
+            self._changed.wait_for(lambda: self._submitted == 0, wait_s)
 
     def _pack(self, entry: _Entry[T]) -> None:
         try:
@@ -149,6 +156,12 @@ class Outbox(Generic[T]):
             self._on_done(tickets, outcome)
         finally:
             self._remove(staged)
+            self._count_submitted(-1)
+
+    def _count_submitted(self, by: int) -> None:
+        with self._changed:
+            self._submitted += by
+            self._changed.notify_all()
 
     def _remove(self, staged: Iterable[Staged | None]) -> None:
         for one in staged:

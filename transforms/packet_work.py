@@ -118,9 +118,14 @@ class PacketWork:
         self._raise_error()
         return receipts
 
-    def abandon(self) -> None:
-        """Lets go of clips that were not sent, after `work` or `drain` has raised."""
-        self._outbox.abandon()
+    def abandon(self, *, wait_s: float) -> None:
+        """Lets go of clips that were not sent, after `work` or `drain` has raised, and stores what is answered.
+
+        Args:
+          wait_s: how long to wait for the answers to requests that are out, for they are paid for.
+        """
+        self._outbox.abandon(wait_s=wait_s)
+        self._writer.flush()
 
     def take_counts(self) -> Counter[str]:
         """What happened since the last call, by name: for metrics, which only count on the bundle's thread."""
@@ -201,8 +206,9 @@ class PacketWork:
             self._count("retries", outcome.retries)
             if outcome.error is not None:
                 self._error = self._error or outcome.error
-                return
             for ticket, result in zip(tickets, outcome.results, strict=True):
+                if result is None:
+                    continue  # the run ended before its answer
                 if isinstance(result, Embedded):
                     endpoint = f"{ticket.row.endpoint}@{result.deployed_model_id}"
                     row = ticket.row._replace(embedding=result.embedding, endpoint=endpoint)

@@ -29,6 +29,14 @@ def test_the_first_rejection_ends_the_run_if_nothing_was_ever_answered() -> None
     assert canary.rejected("a")
 
 
+def test_an_endpoint_that_is_known_to_answer_needs_no_canary() -> None:
+    canary = Canary(has_answered=True)
+    canary.sent("a")
+    assert canary.may_send("b")
+    assert not canary.rejected("a")
+    assert not canary.gave_up("b")
+
+
 def test_giving_up_ends_the_run_only_if_nothing_was_ever_answered() -> None:
     assert Canary().gave_up("a")
     assert not proven().gave_up("a")

@@ -39,6 +39,11 @@ def numbers_of(outcome: Outcome) -> list[int | str]:
     return found
 
 
+def settled(outcome: Outcome) -> int:
+    """Clips that have a result."""
+    return sum(result is not None for result in outcome.results)
+
+
 def batches_of_four(count: int) -> list[range]:
     return [range(4 * number, 4 * number + 4) for number in range(count)]
 
@@ -247,7 +252,7 @@ def test_a_rejection_before_any_answer_ends_the_run_and_costs_one_request(code: 
     simulation = Simulation(lambda _: failing(code))
     outcomes = simulation.run(*batches_of_four(100))
     assert len(simulation.sent) == 1
-    assert all(isinstance(outcome.error, RunEnded) and outcome.results == () for outcome in outcomes)
+    assert all(isinstance(outcome.error, RunEnded) and settled(outcome) == 0 for outcome in outcomes)
     (error,) = simulation.ended
     assert official.NAME in error.message
     assert SETTINGS.host in error.message
@@ -281,7 +286,54 @@ def test_losing_the_endpoint_in_mid_run_ends_it_and_keeps_what_was_answered(code
     # One round after the canary, and four more rounds of the whole window in the first second
     assert len(embedded) == 1 + 32 * 4
     assert len(simulation.sent) <= len(embedded) + 2 * SETTINGS.max_in_flight
-    assert not any(outcome.results for outcome in outcomes[len(embedded) :])
+    assert not any(map(settled, outcomes[len(embedded) :]))
+
+
+def test_answers_that_are_out_when_the_run_ends_are_kept_and_nothing_more_is_sent() -> None:
+    """They are paid for. The denial overtakes them: the service takes its time only for what it answers."""
+
+    def rule(sent: Sent) -> Reply:
+        return failing(STATUS.PERMISSION_DENIED) if 80 in sent.numbers else answer(sent.numbers)
+
+    simulation = Simulation(rule, service_s=lambda sent: 0.01 if 80 in sent.numbers else 0.2 + sent.numbers[0] / 1e4)
+    outcomes = simulation.run(*batches_of_four(500))
+    assert len(simulation.ended) == 1
+    sent = [sent.numbers for sent in simulation.sent]
+    assert len(sent) == len(set(sent))
+    for numbers, outcome in zip(batches_of_four(500), outcomes, strict=True):
+        if tuple(numbers) in sent and 80 not in numbers:
+            assert numbers_of(outcome) == list(numbers)
+            assert outcome.error is None
+        else:
+            assert settled(outcome) == 0
+            assert outcome.error is not None
+    # The canary, and a window around the one that was denied.
+    assert 1 + 20 < len(sent) <= 1 + 20 + SETTINGS.max_in_flight
+
+
+def test_parts_that_were_answered_are_kept_when_the_run_ends() -> None:
+    """A batch that was split has half of its embeddings when the permission is lost."""
+    replies = iter([answer([0]), failing(INVALID), answer([1, 2])])
+    simulation = Simulation(lambda _: next(replies, failing(STATUS.PERMISSION_DENIED)))
+    simulation.run([0])
+    (outcome,) = simulation.run([1, 2, 3, 4])
+    assert outcome.error is not None
+    assert [isinstance(result, Embedded) for result in outcome.results] == [True, True, False, False]
+    assert outcome.results[2:] == (None, None)
+
+
+def test_closing_waits_for_nothing() -> None:
+    simulation = Simulation(reply_well)
+    simulation.run([0])
+    closed = RunEnded("closed")
+    simulation._unfinished += 2
+    for numbers in ([1], [2]):
+        simulation.dispatcher.add(simulation._batch(numbers))
+    simulation.dispatcher.proceed()
+    simulation.dispatcher.end(RunEnded("denied"))
+    assert simulation._unfinished == 2
+    simulation.dispatcher.end(closed, at_once=True)
+    assert simulation._unfinished == 0
 
 
 @pytest.mark.parametrize("max_in_flight", [1, 32])
@@ -295,7 +347,7 @@ def test_twenty_rejections_in_a_row_end_the_run(max_in_flight: int) -> None:
     assert outcomes[-1].error is not None
     # What is out when the series begins is answered as well.
     assert len(simulation.sent) <= 1 + 20 + max_in_flight
-    assert sum(len(outcome.results) for outcome in outcomes) <= 1 + 20
+    assert sum(map(settled, outcomes)) <= 1 + 20
 
 
 def test_bad_clips_in_every_batch_are_no_bad_endpoint() -> None:

@@ -42,7 +42,7 @@ class Request:
 
     def end(self, error: RunEnded) -> None:
         """Gives the outcome of a run that has ended, from another thread."""
-        self._call(Outcome((), 1, 0, error))
+        self._call(Outcome((None,) * len(self.results), 1, 0, error))
 
     def _call(self, outcome: Outcome) -> None:
         thread = threading.Thread(target=self.on_done, args=(outcome,))

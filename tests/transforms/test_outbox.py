@@ -75,7 +75,7 @@ class FakeClient:
     def answer(self, error: RunEnded | None = None) -> None:
         pending, self.submitted = self.submitted, []
         for items, on_done in pending:
-            results = () if error else tuple(Embedded(np.zeros(512, np.float32), "7") for _ in items)
+            results = tuple(None if error else Embedded(np.zeros(512, np.float32), "7") for _ in items)
             thread = threading.Thread(target=on_done, args=(Outcome(results, 1, 0, error),))
             thread.start()
             thread.join()
@@ -203,7 +203,7 @@ def test_abandoned_clips_are_removed() -> None:
     client, stager = FakeClient(max_instances=640), FakeStager()
     box, _ = outbox(URIS, client, stager)
     box.add(0, samples(0))
-    box.abandon()
+    box.abandon(wait_s=0.0)
     assert stager.removed == stager.all
     box.flush()
     assert client.submitted == []
