@@ -29,6 +29,7 @@ COUNTED_S = 60
 _DECREASE = 0.7
 _FLOOR = 0.95
 _OBSERVED_S = 5
+_LEAST_KNOWN = 20
 
 # More than this are refused: the rate is far too high, whatever was accepted earlier.
 _HEAVY_REFUSALS = 2
@@ -129,6 +130,8 @@ class LearntRate:
         accepted_per_s = self.accepted_per_minute(now_s) / 60
         if self.refused > _HEAVY_REFUSALS + _HEAVY_FRACTION * (self.accepted + self.refused):
             self._cut(max(_HEAVY_DECREASE * self._observed_per_s(now_s), _HEAVY_FLOOR * accepted_per_s), now_s)
+        elif math.isinf(self.per_s) and accepted_per_s < _LEAST_KNOWN / 60:
+            return  # too little is known to tell chance from a quota; a wall is noticed all the same
         elif not self.is_trial and now_s >= self.trusted_until_s:
             lowered_per_s = _DECREASE * min(self.per_s, self._observed_per_s(now_s))
             self._cut(max(lowered_per_s, _FLOOR * accepted_per_s), now_s)
@@ -215,6 +218,9 @@ class LearntRate:
         """The rate of accepted requests in the last seconds; of the first second if there is no more."""
         self._advance(int(now_s))
         last = [self.counts[(self.second - back) % COUNTED_S] for back in range(_OBSERVED_S + 1)]
+        if math.isinf(self.per_s) and 0 in last[1:]:
+            # Nothing held requests back: there was nothing to send, as between a probe and its run.
+            last = last[: last.index(0, 1)]
         seen = max((back for back, count in enumerate(last) if count), default=0)
         since_s = max(self.second - seen, self.first_accepted_s if self.cut_s == -math.inf else -math.inf)
         return sum(last) / max(now_s - since_s, 0.05)
