@@ -25,7 +25,7 @@ run: $(VENV)/.installed
 	$(BIN)/python -m pipeline --endpoint local "--input=$(INPUT)" "--output=$(OUTPUT)" $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadscope $(ARGS)
 
 test-tensorflow: $(VENV)/.installed-dev $(TENSORFLOW_VENV)/.installed
 	TENSORFLOW_PYTHON=$(TENSORFLOW_VENV)/bin/python $(BIN)/python -m pytest tests/tensorflow $(ARGS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
-import math
 import random
 from collections import deque
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from collections.abc import Callable
 import grpc
 
 from endpoint import verdicts
-from endpoint.batch import Batch, Part
+from endpoint.batch import Batch
 from endpoint.canary import GIVE_UPS_IN_A_ROW, Canary
 from endpoint.codec import Codec
 from endpoint.errors import BadAnswer, RunEnded, TokenUnavailable
@@ -25,6 +24,7 @@ from endpoint.retry import Backoff, is_retryable
 from endpoint.retry_budget import RetryBudget
 from endpoint.settings import EndpointSettings
 from endpoint.stats import Counters
+from endpoint.token_doubt import TokenDoubt
 from endpoint.tokens import BearerTokens
 from endpoint.transport import Reply
 
@@ -52,8 +52,7 @@ class Dispatcher:
     6. Every other status is a rejection: the part is split in halves, each starting with no failures, until the bad
        clip is refused alone. With n clips and one bad one that takes at most 2*ceil(log2 n) requests more. Rejections
        of an endpoint that has not answered yet, and too many in a row, end the run (`canary.Canary`). With URIs, parts
-       of a rejected request go with tokens fetched since, for it may have been the token. Once it was not, tokens are
-       doubted only where the parts are rejected as well, and no other request was answered meanwhile.
+       of a rejected request go with tokens fetched since, for it may have been the token (`token_doubt.TokenDoubt`).
     7. In the Model Garden format an answer says for each clip what became of it. Those that were rejected are refused.
        Those whose object was not retrieved are sent again by themselves, with a new token, `_RETRIEVALS` times in
        all. An answer without any embedding is a rejection of the request.
@@ -98,6 +97,7 @@ class Dispatcher:
         self._settings = settings
         self._codec = codec
         self._tokens = tokens
+        self._doubt = TokenDoubt(tokens, clock)
         self._pacing = Pacing(rate, budget, self.counters)
         self._send_request = send
         self._renew = renew_credentials
@@ -117,10 +117,6 @@ class Dispatcher:
         self._sequence = itertools.count()
         self._awaits_slot = False
         self._renewals = 0
-        self._are_tokens_trusted = False
-        self._renewed_s = -math.inf
-        self._answered_sent_s = -math.inf
-        """When the newest of the answered requests was sent."""
 
     @property
     def next_due(self) -> float | None:
@@ -169,7 +165,7 @@ class Dispatcher:
         elif is_retryable(reply.code):
             self._retry_later(batch, reply.code, reply.retry_after_s)
         elif reply.code in verdicts.ENDS_RUN:
-            if reply.code is grpc.StatusCode.PERMISSION_DENIED and self._renew_tokens(batch):
+            if reply.code is grpc.StatusCode.PERMISSION_DENIED and self._doubt.renew(part):
                 self._send_again(batch, reply.code.name)
             else:
                 self.end(verdicts.ended_by_status(self._settings, reply.code))
@@ -249,7 +245,7 @@ class Dispatcher:
             self._read_errors(batch, predictions)
             return
         self._canary.answered(batch)
-        self._answered_sent_s = max(self._answered_sent_s, part.sent_s)
+        self._doubt.answered(part.sent_s)
         batch.embed(predictions)
         self._continue(batch)
 
@@ -304,32 +300,9 @@ class Dispatcher:
         if part.credentials == self._renewals:
             self._renewals += 1
             self._renew()
-        self._renew_tokens(batch)
+        self._doubt.renew(part)
         part.was_unauthenticated = True
         self._send_again(batch, grpc.StatusCode.UNAUTHENTICATED.name)
-
-    def _renew_tokens(self, batch: Batch) -> bool:
-        """Lets a part that was rejected go with newer tokens from now on; False where that was done, or there are none."""
-        part = batch.part
-        if self._tokens is None:
-            return False
-        if part.has_renewed_tokens:
-            # It was not the token.
-            self._are_tokens_trusted = True
-            return False
-        part.has_renewed_tokens = True
-        self._renewed_s = self._clock()
-        self._tokens.renew(part.sent_s)
-        return True
-
-    def _may_be_token(self, part: Part) -> bool:
-        """Whether a rejection may be due to the token, when there were some that were due to the object."""
-        is_first = math.isinf(part.rejected_s)
-        part.rejected_s = min(part.rejected_s, self._clock())
-        if not self._are_tokens_trusted or part.sent_s <= self._renewed_s:
-            return True
-        is_answered = self._answered_sent_s >= part.rejected_s
-        return not is_answered and (not is_first or len(part) == 1)
 
     def _retry_later(self, batch: Batch, code: grpc.StatusCode, hint_s: float | None) -> None:
         part = batch.part
@@ -368,7 +341,7 @@ class Dispatcher:
     def _reject(self, batch: Batch, rejection: verdicts.Rejection) -> None:
         self.counters.rejections += 1
         had_answered = self._canary.has_answered
-        tokens_are_newer = self._may_be_token(batch.part) and self._renew_tokens(batch)
+        tokens_are_newer = self._doubt.rejected(batch.part)
         if self._canary.rejected(batch):
             ended = verdicts.ended_by_rejections if had_answered else verdicts.ended_by_first_rejection
             self.end(ended(self._settings, rejection))
