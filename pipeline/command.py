@@ -20,10 +20,10 @@ from endpoint.settings import EndpointSettings
 from pipeline.launch import RunFailed, launch, running_endpoint
 from pipeline.options import parse
 from pipeline.outputs import make_folders, note_run, remove_replaced, remove_unfinished, replaced_outputs
-from pipeline.preflight import check, check_credentials, nothing_left_staged
+from pipeline.preflight import check, check_credentials, nothing_left_staged, staged_in
 from pipeline.report import print_summary, shortfall
 from pipeline.settings import RunSettings
-from pipeline.stopping import INTERRUPTED, INTERRUPTION
+from pipeline.stopping import INTERRUPTED, INTERRUPTION, stopping
 from pipeline.usage import PROGRAM, UsageError
 from pipeline.versions import versions
 from transforms.files import WriteError, read_whole
@@ -135,7 +135,7 @@ def _facts(run: RunSettings, endpoint: EndpointSettings) -> dict[str, Any]:
 
 
 def _run(run: RunSettings, options: Any, existing: list[str]) -> int:
-    with running_endpoint(run) as endpoint:
+    with stopping(staged_in=staged_in(run)), running_endpoint(run) as endpoint:
         check_credentials(run, endpoint)
         facts = _facts(run, endpoint)
         note_run(run, facts)

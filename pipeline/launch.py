@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ from endpoint.settings import EndpointSettings
 from pipeline.beam_options import LOCAL_RUNNERS
 from pipeline.graph import build
 from pipeline.outputs import remove_unfinished
+from pipeline.preflight import remove_staged, staged_in
 from pipeline.settings import RunSettings
-from pipeline.stopping import stopping
+from pipeline.stopping import stopping_workers
 from pipeline.watch import watching
 from rows.writer import flush_all
 from transforms.embed_packets import release_client
@@ -54,13 +57,14 @@ def running_endpoint(run: RunSettings) -> Iterator[EndpointSettings]:
 def launch(run: RunSettings, endpoint: EndpointSettings, options: PipelineOptions, facts: Mapping[str, Any]) -> None:
     """Builds the graph, runs it, and waits for its end; RunFailed says in one line why it ended early."""
     _keep_quiet()
-    worker_processes = _has_worker_processes(options)
-    if worker_processes:
+    ending: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if _has_worker_processes(options):
         _prepare_worker_processes()
+        ending = stopping_workers(partial(_clean_up, run), staged_in=staged_in(run))
     pipeline = beam.Pipeline(runner=_runner(options), options=options)
     build(pipeline, run, endpoint, facts)
     try:
-        with stopping(worker_processes=worker_processes), watching(PROGRESS, Console(stderr=True)):
+        with ending, watching(PROGRESS, Console(stderr=True)):
             pipeline.run().wait_until_finish()
     except Exception as error:
         text = f"{type(error).__module__}.{type(error).__qualname__}: {error}"
@@ -74,6 +78,11 @@ def launch(run: RunSettings, endpoint: EndpointSettings, options: PipelineOption
         release_client()
         flush_all()
         remove_unfinished(run.output, run.run_id)
+
+
+def _clean_up(run: RunSettings) -> None:
+    remove_unfinished(run.output, run.run_id)
+    remove_staged(run)
 
 
 def _keep_quiet() -> None:

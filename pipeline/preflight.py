@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -56,28 +56,48 @@ def check(run: RunSettings, endpoint: EndpointSettings) -> dict[str, Any]:
 @contextlib.contextmanager
 def nothing_left_staged(run: RunSettings) -> Iterator[None]:
     """Removes what earlier runs of this checkpoint left staged, and at the end of the context what this one did."""
-    for earlier in earlier_runs(run.checkpoint):
-        staged = earlier.get("staged")
-        if earlier.get("run_id") == run.run_id:
-            continue
-        if isinstance(staged, str) and not earlier.get("keep_staged"):
-            _sweep(staged)
+    _sweep(
+        earlier["staged"]
+        for earlier in earlier_runs(run.checkpoint)
+        if isinstance(earlier.get("staged"), str)
+        and not earlier.get("keep_staged")
+        and earlier.get("run_id") != run.run_id
+    )
     try:
         yield
     finally:
-        if run.staging is not None and not run.keep_staged:
-            _sweep(run.staging.run_uri)
+        remove_staged(run)
 
 
-def _sweep(folder: str) -> None:
-    try:
-        left = sweep(folder).left
-    except (StagingError, ValueError) as error:
-        _note(f"staged clips may be left in {folder}: {error}")
-        return
-    if left:
-        clips = "a staged clip" if left == 1 else f"{left} staged clips"
-        _note(f"{clips} could not be deleted and left in {folder}")
+def staged_in(run: RunSettings) -> str | None:
+    """The folder of clips that the run is to remove, if it stages any."""
+    return None if run.staging is None or run.keep_staged else run.staging.run_uri
+
+
+def remove_staged(run: RunSettings) -> None:
+    """Removes what the run itself has staged, and says where something is left."""
+    if (folder := staged_in(run)) is not None:
+        _sweep([folder])
+
+
+def _sweep(folders: Iterable[str]) -> None:
+    failing: set[str] = set()
+    for folder in sorted(folders):
+        bucket = folder.removeprefix("gs://").partition("/")[0]
+        if bucket in failing:  # it has been tried for minutes
+            _note(f"staged clips may be left in {folder}")
+            continue
+        try:
+            left = sweep(folder).left
+        except ValueError as error:
+            _note(f"staged clips may be left in {folder}: {error}")
+        except StagingError as error:
+            failing.add(bucket)
+            _note(f"staged clips may be left in {folder}: {error}")
+        else:
+            if left:
+                clips = "a staged clip" if left == 1 else f"{left} staged clips"
+                _note(f"{clips} could not be deleted from {folder}: the next run on this checkpoint tries again")
 
 
 def _check_bucket(area: StagingArea) -> None:

@@ -1,13 +1,14 @@
-"""Ctrl-C and SIGTERM: what was answered is stored, one line says so, and nothing goes on."""
+"""Ctrl-C and SIGTERM: what was answered is stored, nothing stays staged, one line says so, and nothing goes on."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -17,9 +18,13 @@ INTERRUPTED = 130
 """Exit status, as shells have it for a command that Ctrl-C ended."""
 INTERRUPTION = "interrupted: the rows that were stored are in the checkpoint"
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_Handler = Callable[[int, FrameType | None], None]
 
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+
+def _handle(handler: _Handler) -> None:
+    for number in _SIGNALS:
+        signal.signal(number, handler)
 
 
 def _descendants() -> list[int]:
@@ -34,26 +39,71 @@ def _descendants() -> list[int]:
     return found[1:]
 
 
-def _leave_at_once(_number: int, _frame: FrameType | None) -> NoReturn:
+def _end_descendants() -> None:
     threading.excepthook = lambda _: None  # of the threads that wait for the workers
+    logging.disable()
     for pid in _descendants():  # or they would print pages about the connection that they have lost
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def _leave(text: str) -> NoReturn:
     # os.write, since a signal may have come in the middle of a print.
-    os.write(sys.stderr.fileno(), f"\n{INTERRUPTION}, but for those that its worker processes still held\n".encode())
+    with contextlib.suppress(OSError):
+        os.write(sys.stderr.fileno(), f"\n{text}\n".encode(errors="replace"))
     os._exit(INTERRUPTED)
 
 
-@contextmanager
-def stopping(*, worker_processes: bool) -> Iterator[None]:
-    """While the context is open, SIGTERM is taken as Ctrl-C is.
+def _leave_uncleaned(staged_in: str | None) -> _Handler:
+    def handler(_number: int, _frame: FrameType | None) -> None:
+        _end_descendants()
+        left = f"; staged clips may be left in {staged_in} until the next run on it" if staged_in else ""
+        _leave(f"{INTERRUPTION}{left}")
 
-    With worker processes the command leaves at once and takes them along: Beam would wait for them for ever.
+    return handler
+
+
+@contextmanager
+def stopping(*, staged_in: str | None = None) -> Iterator[None]:
+    """While the context is open, SIGTERM is taken as Ctrl-C is: as KeyboardInterrupt, once.
+
+    A second signal ends the process at once, whatever it is doing: this holds beyond the context, until the process ends.
+
+    Args:
+      staged_in: the folder of the clips that may then be left staged.
     """
-    handler = _leave_at_once if worker_processes else _interrupt
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        _handle(_leave_uncleaned(staged_in))
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
     try:
         yield
     finally:
         for number, previous in before.items():
-            signal.signal(number, previous)
+            if signal.getsignal(number) is interrupt:
+                signal.signal(number, previous)
+
+
+@contextmanager
+def stopping_workers(clean_up: Callable[[], None], *, staged_in: str | None = None) -> Iterator[None]:
+    """As `stopping`, inside of it, while Beam's worker processes are at work; Beam would wait for them for ever.
+
+    The first signal ends them, calls `clean_up`, which prints at most, and leaves.
+    """
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        _handle(_leave_uncleaned(staged_in))
+        _end_descendants()
+        with contextlib.suppress(Exception):
+            clean_up()
+        _leave(f"{INTERRUPTION}, but for those that its worker processes still held")
+
+    before = {number: signal.signal(number, leave) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            if signal.getsignal(number) is leave:
+                signal.signal(number, previous)

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import sys
+from types import TracebackType
 from typing import Final, TextIO
 
 KNOWN_ERROR: Final = re.compile(
@@ -52,6 +53,12 @@ class _QuietText:
         return getattr(self._stream, name)
 
 
+def _show_unless_interrupted(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A terminal sends Ctrl-C to workers too; the command says what there is to say."""
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+
+
 def mark_workers() -> None:
     """Lets worker processes that are started from now on know that they are this command's."""
     os.environ[_WORKER] = "1"
@@ -61,3 +68,4 @@ def quiet_worker() -> None:
     """Keeps traces of known errors off the terminal, in a worker process that the command started itself."""
     if os.environ.get(_WORKER) and not isinstance(sys.stderr, _QuietText):
         sys.stderr = _QuietText(sys.stderr)
+        sys.excepthook = _show_unless_interrupted
