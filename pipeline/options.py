@@ -136,6 +136,11 @@ def _check_sending(given: argparse.Namespace) -> None:
 def _check_reach(run: RunSettings, runner: str) -> None:
     """Refuses paths on this machine for a runner whose workers are elsewhere."""
     if runner not in LOCAL_RUNNERS:
+        if run.max_requests_per_minute is not None:
+            raise UsageError(
+                f"--max_requests_per_minute is {run.max_requests_per_minute:g}, which the processes of one machine keep together: "
+                f"workers of --runner {runner} are on several, and the limit is not divided among them yet"
+            )
         for option, paths in (("input", run.inputs), ("output", (run.output,)), ("checkpoint", (run.checkpoint,))):
             local = next((path for path in paths if not path.startswith("gs://")), None)
             if local is not None:
