@@ -291,18 +291,19 @@ def test_when_permission_is_lost_nothing_is_left_and_a_later_run_has_all_rows(
     tmp_path: Path,
     undisturbed: Rows,
 ) -> None:
-    with at(storage, proxy, folder, tmp_path, latency_ms=100, faults=f"deny_after={PROBE_REQUESTS + 4}") as place:
-        status, said = place.run(*processes)
+    with at(storage, proxy, folder, tmp_path, latency_ms=50, faults=f"deny_after={PROBE_REQUESTS + 4}") as place:
+        status, said = place.run(*processes, "--limit", 2)
         assert status == 1, said
         assert "aiplatform.endpoints.predict" in said[-1]
         assert "Traceback" not in "\n".join(said)
         assert proxy.count(UPLOAD) > STAGED_BEFORE + 4 * PER_REQUEST
         assert place.staged == []
     with at(storage, proxy, folder, tmp_path) as place:
-        summary = place.succeed()
+        summary = place.succeed("--limit", 2)
         assert place.staged == []
-    assert (summary["embedded"], summary["failed"]) == (CLIPS, 0)
-    assert_same_rows(embeddings(place.prefix), undisturbed)
+    assert (summary["embedded"], summary["failed"]) == (2 * CLIPS_EACH, 0)
+    rows = embeddings(place.prefix)
+    assert_same_rows(rows, {clip_id: undisturbed[clip_id] for clip_id in rows})
 
 
 def test_when_the_endpoint_dies_nothing_is_left_and_a_later_run_has_all_rows(
@@ -310,7 +311,7 @@ def test_when_the_endpoint_dies_nothing_is_left_and_a_later_run_has_all_rows(
 ) -> None:
     # So slow that twenty requests are left when it dies: that many in a row must fail until that ends the run.
     with at(storage, proxy, folder, tmp_path, latency_ms=1500) as place:
-        process = place.start(place.arguments("--max_attempts", 2))
+        process = place.start(place.arguments("--max_attempts", 1))
         wait_until(lambda: len(place.arrivals) >= PROBE_REQUESTS + 4, process)
         place.local.stop()
         status, said = ended(process)

@@ -3,6 +3,7 @@
 import pickle
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import apache_beam as beam
@@ -92,6 +93,21 @@ def test_packets_become_receipts_for_stored_rows(
         packet(*recordings[2:]).packet_id,
     }
     assert not threads("checkpoint-writer")
+
+
+def test_time_in_which_a_limit_held_requests_back_is_counted_and_signalled(
+    local: LocalEndpoint, recordings: list[Recording], tmp_path: Path
+) -> None:
+    of = settings(local, tmp_path)
+    slow = replace(of, endpoint=replace(of.endpoint, clips_per_request=1, max_requests_per_minute=200))
+    pipeline = beam.Pipeline(runner=FnApiRunner())
+    pipeline | beam.Create([packet(*recordings)]) | EmbedPackets(slow)
+    found = pipeline.run().metrics().query(MetricsFilter().with_namespace("embed"))["counters"]
+    metrics = {metric.key.metric.name: metric.committed for metric in found}
+    # Eight requests, of which seven wait for their slot, the less the slower this machine is.
+    assert metrics["requests"] == 8
+    assert 0 < metrics["throttled_ms"] <= 1000 * 7 * 60 / (0.985 * 200)
+    assert metrics.get("cumulativeThrottlingSeconds", 0) == metrics["throttled_ms"] // 1000
 
 
 def test_a_process_keeps_one_client_until_it_is_released(
