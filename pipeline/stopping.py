@@ -42,7 +42,9 @@ def _descendants() -> list[int]:
 def _end_descendants() -> None:
     threading.excepthook = lambda _: None  # of the threads that wait for the workers
     logging.disable()
-    for pid in _descendants():  # or they would print pages about the connection that they have lost
+    # Or they would print pages about the connection that they have lost. Children first: a second signal may cut this
+    # short, and those whose parents have ended are no longer found.
+    for pid in reversed(_descendants()):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
