@@ -96,9 +96,12 @@ def test_packets_become_receipts_for_stored_rows(
 
 
 def test_time_in_which_a_limit_held_requests_back_is_counted_and_signalled(
-    local: LocalEndpoint, recordings: list[Recording], tmp_path: Path
+    local: LocalEndpoint, recordings: list[Recording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of = settings(local, tmp_path)
+    # What other tests have just sent to this endpoint would hold back the first request too.
+    (tmp_path / "runtime").mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
+    of = settings(local, tmp_path / "run")
     slow = replace(of, endpoint=replace(of.endpoint, clips_per_request=1, max_requests_per_minute=200))
     pipeline = beam.Pipeline(runner=FnApiRunner())
     pipeline | beam.Create([packet(*recordings)]) | EmbedPackets(slow)
