@@ -27,6 +27,18 @@ def _handle(handler: _Handler) -> None:
         signal.signal(number, handler)
 
 
+@contextmanager
+def _handled_by(handler: _Handler) -> Iterator[None]:
+    """While the context is open, signals go to `handler`; one that it has put in its place stays."""
+    before = {number: signal.signal(number, handler) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            if signal.getsignal(number) is handler:
+                signal.signal(number, previous)
+
+
 def _descendants() -> list[int]:
     """Processes that this one has started, and those that they have started; none where there is no /proc."""
     parents = {}
@@ -79,13 +91,8 @@ def stopping(*, staged_in: str | None = None) -> Iterator[None]:
         _handle(_leave_uncleaned(staged_in))
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
-    try:
+    with _handled_by(interrupt):
         yield
-    finally:
-        for number, previous in before.items():
-            if signal.getsignal(number) is interrupt:
-                signal.signal(number, previous)
 
 
 @contextmanager
@@ -102,10 +109,5 @@ def stopping_workers(clean_up: Callable[[], None], *, staged_in: str | None = No
             clean_up()
         _leave(f"{INTERRUPTION}, but for those that its worker processes still held")
 
-    before = {number: signal.signal(number, leave) for number in _SIGNALS}
-    try:
+    with _handled_by(leave):
         yield
-    finally:
-        for number, previous in before.items():
-            if signal.getsignal(number) is leave:
-                signal.signal(number, previous)

@@ -60,7 +60,7 @@ class Outbox(Generic[T]):
       on_unstaged: called for each clip that could not be staged, on the caller's thread.
       count: told of clipped samples and staged clips.
 
-    `add`, `add_object`, `flush` and `abandon` are called on one thread. Those that send raise what `submit` raises, and
+    `add`, `add_object`, `flush`, `abandon` and `wait` are called on one thread. Those that send raise what `submit` raises, and
     StagingRefused: what is refused for one clip is refused for all.
     """
 
@@ -135,8 +135,12 @@ class Outbox(Generic[T]):
         """Lets go of what was not sent, as the bundle has failed; waits so long for the answers to what was."""
         entries, self._entries, self._bytes = self._entries, [], 0
         self._remove(entry.staged for entry in entries)
+        self.wait(wait_s)
+
+    def wait(self, at_most_s: float | None = None) -> None:
+        """Waits until all that was submitted is done, and what was staged for it is on its way out."""
         with self._changed:
-            self._changed.wait_for(lambda: self._submitted == 0, wait_s)
+            self._changed.wait_for(lambda: self._submitted == 0, at_most_s)
 
     def _pack(self, entry: _Entry[T]) -> None:
         try:

@@ -92,8 +92,7 @@ class PacketWork:
         self._writer = writer
         self._open_file = open_file
         self._outbox = Outbox[_Ticket](endpoint, client, stager, self._answered, self._unstaged, self._count)
-        self._changed = threading.Condition()
-        self._out = 0
+        self._lock = threading.Lock()
         self._error: Exception | None = None
         self._counts: Counter[str] = Counter()
 
@@ -112,8 +111,7 @@ class PacketWork:
     def drain(self) -> list[Receipt]:
         """Sends what is left, waits until all is answered and stored; returns the receipts not yet returned."""
         self.flush()
-        with self._changed:
-            self._changed.wait_for(lambda: self._out == 0)
+        self._outbox.wait()
         receipts = self._writer.flush()
         self._raise_error()
         return receipts
@@ -129,7 +127,7 @@ class PacketWork:
 
     def take_counts(self) -> Counter[str]:
         """What happened since the last call, by name: for metrics, which only count on the bundle's thread."""
-        with self._changed:
+        with self._lock:
             counts, self._counts = self._counts, Counter()
             return counts
 
@@ -192,8 +190,7 @@ class PacketWork:
         self._raise_error()
         self._writer.raise_error()
         ticket = _Ticket(state, segment, self._row(recording, stream, clip))
-        with self._changed:
-            self._out += 1
+        with self._lock:
             state.waiting += 1
         if itself is not None and itself.holds(clip):
             self._outbox.add_object(ticket, ClipObject(itself.bucket, itself.name))
@@ -219,21 +216,15 @@ class PacketWork:
         except Exception as error:  # noqa: BLE001  (raised again on the bundle's thread)
             self._error = self._error or error
         finally:
-            self._settle(tickets)
+            for ticket in tickets:
+                self._one_less(ticket.packet)
 
     def _unstaged(self, ticket: _Ticket, error: StagingError) -> None:
         self._fail_sent(ticket, "staging", Refused(error.code, error.message, error.retryable, attempts=0))
-        self._settle([ticket])
-
-    def _settle(self, tickets: Sequence[_Ticket]) -> None:
-        for ticket in tickets:
-            self._one_less(ticket.packet)
-        with self._changed:
-            self._out -= len(tickets)
-            self._changed.notify_all()
+        self._one_less(ticket.packet)
 
     def _one_less(self, state: _Packet) -> None:
-        with self._changed:
+        with self._lock:
             state.waiting -= 1
             finished = state.waiting == 0
         if finished:
@@ -289,7 +280,7 @@ class PacketWork:
 
     def _count(self, name: str, by: int) -> None:
         PROGRESS.add(name, by)
-        with self._changed:
+        with self._lock:
             self._counts[name] += by
 
     def _raise_error(self) -> None:
