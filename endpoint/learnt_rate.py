@@ -1,21 +1,23 @@
-"""What an endpoint's refusals teach about its quota: a rate in requests per second, and when to hold back altogether.
+"""What an endpoint's refusals teach about its quota: a rate in requests per second.
 
 A quota is seldom known, and 429 may mean three things, which are told apart like this:
 
-- *Too fast*: some requests are refused. The rate is cut to 0.7 of what it was, but not below 0.95 of what was accepted
-  in the last 60 s, which is the best estimate of a quota per minute. If more than a fifth are refused, that is too
-  high, and the rate of the last seconds counts.
-- *A wall*: all requests are refused, as when a quota per minute is used up. While it stands, one request at a time
-  tries it, at growing intervals, and the server's hint holds for all. Nothing is learnt from those. A long wall shows
-  the quota: what was accepted in the 60 s before.
-- *Chance*: requests are still refused after a cut. The rate is cut once more; if the share of refusals stays, it does
-  not depend on the rate. Then that goes back to where it was, and refusals do not count for a minute.
+- *A wall* (`wall.Wall`): all requests are refused, as when a quota per minute is used up. A long wall shows the quota:
+  what was accepted in the 60 s before.
+- *Too fast*: some requests are refused, and at a lower rate hardly any. What is accepted meanwhile is the quota.
+- *Chance*: at a lower rate as many are refused. So the rate is not the reason, and goes back to where it was; for a
+  while refusals count only as far as they are more than that.
 
-A cut is not followed by another until it has been tried with some requests; those sent before it do not count. At
-other times the rate grows with each answer: slowly near the level at which the last refusal came, else fast.
+The last two are told apart by trying. More than a small share of refusals begins a trial: the rate is cut to a little
+less than what was accepted, so that no quota would be the reason of refusals. The trial ends as soon as enough requests
+have their answer to see which it is. So one refusal in two hundred changes nothing, whatever its reason (as loss slows
+TCP down without bound), and a client whose refusals come by chance is never much slower than it was before.
 
-The constants were chosen by simulating quotas per sliding minute, per calendar minute and by token bucket
-(`tests/endpoint/quota_simulation.py`).
+Only whole seconds are looked at of which all requests have their answer: refusals come back sooner than answers, so
+that there are too many of them among the latest replies.
+
+The constants were chosen by simulating quotas per sliding minute, per calendar minute and by token bucket, refusals by
+chance, and clients that are slow themselves (`tests/endpoint/quota_simulation.py`).
 """
 
 from __future__ import annotations
@@ -23,45 +25,47 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-COUNTED_S = 60
-"""Seconds of which accepted requests are counted: quotas are per minute."""
+from endpoint.tally import COUNTED_S, Share, Tally
+from endpoint.wall import Wall
 
-_DECREASE = 0.7
-_FLOOR = 0.95
-_OBSERVED_S = 5
-_LEAST_KNOWN = 20
+# More refusals than these are too many: a few, and a share of the requests; a smaller one near the level of the last.
+_FEW = 2
+_TOLERATED = 0.02
+_FEW_NEAR = 1
+_TOLERATED_NEAR = 0.005
+# Where some come by chance: that share and a quarter of it, and what deviates by chance.
+_CHANCE_MARGIN = 1.25
+_CHANCE_DEVIATIONS = 2
+# These are too many for chance.
+_HEAVY_FEW = 4
+_HEAVY = 0.25
+_LOOKED_AT_REQUESTS = 300
 
-# More than this are refused: the rate is far too high, whatever was accepted earlier.
-_HEAVY_REFUSALS = 2
-_HEAVY_FRACTION = 0.2
-_HEAVY_DECREASE = 0.9
-_HEAVY_FLOOR = 0.5
+# A trial's rate, of what was accepted in the last seconds; or in the last minute, if that is more. Of fewer requests
+# than are enough it is not concluded that much less than half of the present rate is accepted.
+_CUT = 0.8
+_CUT_OF_MINUTE = 0.95
+_LATELY_S = 5
+_ENOUGH_REQUESTS = 20
+# It ends with so many requests that this number would be refused if it were chance, and is chance if this part of them is.
+_EXPECTED_REFUSALS = 6
+_REMAINS = 0.35
+_LONGEST_TRIAL_S = COUNTED_S
+_BELOW_LEVEL = 0.95
+_CHANCE_S = 60.0
+_LONGEST_CHANCE_S = 600.0
 
-_SETTLING_S = 0.5
-_SETTLING_REQUESTS = 50
-_TRIAL_REQUESTS = 200
-_TRIAL_S = 120.0
-_CHANCE_REFUSALS = 3
-_CERTAIN_REFUSALS = 6
-_CHANCE_FRACTION = 0.015
-_CHANCE_REMAINS = 0.5
-_TRUST_S = 60.0
-
-# Requests per second that an answer adds, and how much of it as a fraction of a rate below 1.5 per second.
+# Growth in a second: at the level of the last refusals, and how much more it is far from it.
 _SLOW = 0.003
-_FAST = 0.02
-_TRUSTING = 0.1
-_MOST_GROWTH = 0.66
+_FASTER = 0.03
 _NEAR = (0.93, 1.08)
-
-_WALL_REFUSALS = 3
-_WALL_S = 0.05
-_LONG_WALL_S = 8.0
-_LONG_WALL_PAUSE_S = 1.0
-_FIRST_PAUSE_S = 0.25
-_LONGEST_PAUSE_S = 4.0
-_LONGEST_HOLD_S = 600.0
+_LONGEST_STEP_S = 5
+_ROOM = 2.0
+_ROOM_S = 10
 _LOWEST_PER_S = 0.1
+
+_LATENCY_DECAY = 0.95
+_LONGEST_LATENCY_S = 5.0
 
 
 @dataclass(slots=True)
@@ -69,169 +73,154 @@ class LearntRate:
     """The state of learning; a plain value that answers and refusals change. Times are seconds of one clock."""
 
     per_s: float = math.inf
-    """Requests per second that may go out; infinite before anything is known."""
+    """Requests per second that may go out; infinite while nothing is known that would limit them."""
     level_per_s: float = math.inf
-    """The level at which the last refusal came, near which the rate grows slowly."""
+    """What was accepted when requests were refused last, near which the rate grows slowly."""
+    minute_over_s: float = -math.inf
+    """Until then the level is not exceeded: whether a quota per minute is kept shows after a minute."""
+    latency_s: float = 0.0
+    """How long answers take, slow ones included."""
+    began: int = -1
+    """The second of the first request; -1 if there was none yet."""
+    cut_at: int = -1
+    """The first second after the rate was last changed by refusals."""
+    looked_from: int = -1
+    """The first second that is looked at."""
+    looked_until: int = -1
+    """The second after the newest that was looked at."""
+    is_trial: bool = False
+    """Whether the present rate is one that is tried."""
+    is_deep: bool = False
+    """Whether it is so low that no quota would be the reason of refusals, whatever its kind."""
+    tried_per_s: float = math.inf
+    """What was accepted when the trial began: the quota, if there is one."""
     before_per_s: float = math.inf
-    """The rate before the cuts that are being tried."""
-    cut_s: float = -math.inf
-    """When the last cut had settled: what was sent before shows nothing about the present rate."""
-    trusted_until_s: float = -math.inf
-    """Until then refusals are taken for chance."""
-    hold_s: float = -math.inf
-    """Nothing may go out before: the service asked for it."""
-    pause_s: float = 0.0
-    """The time between requests while a wall stands; 0 if none does."""
-    paused_s: float = -math.inf
-    """When the pause was last made longer."""
-    refused_sent_s: float = -math.inf
-    """When the newest of the refused requests was sent."""
-    row_s: float = -math.inf
-    """When the first of the refusals came that are in a row."""
-    first_accepted_s: float = math.inf
-    """When the first request was sent that was accepted after the cut."""
+    """The rate before the trial."""
     suspected: float = 0.0
-    """The share that was refused in a first trial, while the second is made to see whether it depends on the rate."""
-    in_a_row: int = 0
-    """Refusals since the last answer."""
+    """The share that was refused when the trial began."""
+    chance: float = 0.0
+    """The share that is refused whatever the rate."""
+    chance_until_s: float = -math.inf
+    """How long that is believed."""
+    chance_for_s: float = _CHANCE_S
+    """For how long it will be believed the next time."""
     before_wall: int = 0
     """Requests accepted in the 60 s before the wall."""
-    accepted: int = 0
-    """Requests accepted since then, or since the last verdict."""
-    refused: int = 0
-    """Requests refused since then, those of a wall left out."""
-    is_trial: bool = False
-    """Whether the last cut has not had its verdict yet."""
-    second: int = 0
-    """The newest second that is counted."""
-    counts: list[int] = field(default_factory=lambda: [0] * COUNTED_S)
-    """Requests accepted, by the second in which they were sent, modulo 60."""
+    wall: Wall = field(default_factory=Wall)
+    tally: Tally = field(default_factory=Tally)
+
+    @property
+    def interval_s(self) -> float:
+        """The time from one request to the next."""
+        return max(1 / self.per_s, self.wall.pause_s)
+
+    def note_sent(self, requests: int = 1) -> None:
+        """Learns that a request goes out; or, with -1, that one did not after all."""
+        self.wall.sent += requests
 
     def note_accepted(self, sent_s: float, now_s: float) -> None:
         """Learns that a request was not refused."""
-        self._count(sent_s)
-        if sent_s > self.refused_sent_s:
-            self._end_row(sent_s)
-        if sent_s < self.cut_s:
-            return
-        self.first_accepted_s = min(self.first_accepted_s, sent_s)
-        self.accepted += 1
-        if not self.is_trial:
-            self._grow(now_s)
-        self._judge(now_s)
+        self.tally.count(sent_s, is_accepted=True)
+        self.latency_s = max(now_s - sent_s, _LATENCY_DECAY * self.latency_s)
+        if self.began < 0:
+            self.began = self.cut_at = self.looked_from = self.looked_until = math.floor(sent_s)
+        if self.wall.note_accepted(sent_s) and self.before_wall > 0:
+            self.level_per_s = self.before_wall / COUNTED_S
+            self.minute_over_s = now_s + COUNTED_S
+            self.is_trial = False
+            self._set(min(self.per_s, _BELOW_LEVEL * self.level_per_s), now_s)
+        self._look(now_s)
 
     def note_refused(self, sent_s: float, now_s: float, hint_s: float | None) -> None:
-        """Learns that a request was refused for its number."""
-        self.refused_sent_s = max(self.refused_sent_s, sent_s)
-        self._note_row(sent_s, now_s, hint_s)
-        if self.pause_s > 0 or sent_s < self.cut_s or sent_s < self.first_accepted_s:
+        """Learns that a request was refused for its number, and for how long the service asked to wait."""
+        if not self.wall.stands:
+            # While it does, all are refused, which shows nothing about the rate.
+            self.tally.count(sent_s, is_accepted=False)
+        if self.wall.note_refused(sent_s, now_s, hint_s):
+            self.before_wall = self.tally.accepted_per_minute(now_s)
+        self._look(now_s)
+
+    def _look(self, now_s: float) -> None:
+        """Draws conclusions from the seconds of which all requests have their answer, once for each."""
+        second = math.floor(now_s - min(self.latency_s, _LONGEST_LATENCY_S))
+        passed_s = second - self.looked_until
+        if self.began < 0 or passed_s <= 0:
             return
-        self.refused += 1
-        accepted_per_s = self.accepted_per_minute(now_s) / 60
-        if self.refused > _HEAVY_REFUSALS + _HEAVY_FRACTION * (self.accepted + self.refused):
-            self._cut(max(_HEAVY_DECREASE * self._observed_per_s(now_s), _HEAVY_FLOOR * accepted_per_s), now_s)
-        elif math.isinf(self.per_s) and accepted_per_s < _LEAST_KNOWN / 60:
-            return  # too little is known to tell chance from a quota; a wall is noticed all the same
-        elif not self.is_trial and now_s >= self.trusted_until_s:
-            lowered_per_s = _DECREASE * min(self.per_s, self._observed_per_s(now_s))
-            self._cut(max(lowered_per_s, _FLOOR * accepted_per_s), now_s)
-        else:
-            self._judge(now_s)
-
-    def accepted_per_minute(self, now_s: float) -> int:
-        """Requests sent in the last 60 s that were accepted."""
-        self._advance(int(now_s))
-        return sum(self.counts)
-
-    def _note_row(self, sent_s: float, now_s: float, hint_s: float | None) -> None:
-        if self.in_a_row == 0:
-            self.row_s = now_s
-        self.in_a_row += 1
-        if self.in_a_row < _WALL_REFUSALS or now_s < self.row_s + _WALL_S:
+        self.looked_until = second
+        seen = self.tally.share(range(self.looked_from, second))
+        if seen.accepted == 0:
             return
-        if self.pause_s == 0:
-            self.before_wall = self.accepted_per_minute(now_s)
-        if sent_s >= self.paused_s:
-            self.pause_s = min(max(2 * self.pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
-            self.paused_s = now_s
-        if hint_s is not None:
-            self.hold_s = max(self.hold_s, now_s + min(hint_s, _LONGEST_HOLD_S))
-
-    def _end_row(self, sent_s: float) -> None:
-        is_wall = self.pause_s > 0
-        was_tried = self.pause_s >= _LONG_WALL_PAUSE_S or self.hold_s > self.row_s + _LONG_WALL_S
-        if is_wall and was_tried and self.before_wall > 0 and sent_s > self.row_s + _LONG_WALL_S:
-            # A quota per minute was used up. Shorter walls may be a bucket of tokens, or chance.
-            self.level_per_s = self.before_wall / 60
-            self.per_s = max(min(self.per_s, _FLOOR * self.level_per_s), _LOWEST_PER_S)
-        self.in_a_row = 0
-        self.pause_s = 0.0
-
-    def _grow(self, now_s: float) -> None:
-        low, high = _NEAR
-        if now_s < self.trusted_until_s:
-            growth = _TRUSTING
-        elif low * self.level_per_s < self.per_s < high * self.level_per_s:
-            growth = _SLOW
-        else:
-            growth = _FAST
-        self.per_s += min(growth, _MOST_GROWTH * growth * self.per_s)
-
-    def _cut(self, per_s: float, now_s: float) -> None:
-        if not self.is_trial:
-            self.before_per_s = min(self.per_s, self._observed_per_s(now_s))
-        self.per_s = max(min(self.per_s, per_s), _LOWEST_PER_S)
-        self.level_per_s = max(self.accepted_per_minute(now_s) / 60, self.per_s)
-        # Until those sent before have arrived, requests are refused that the new rate would not be the reason for.
-        self.cut_s = now_s + min(_SETTLING_S, _SETTLING_REQUESTS / self.per_s)
-        self.is_trial = True
-        self.suspected = 0.0
-        self.first_accepted_s = math.inf
-        self.accepted = self.refused = 0
-
-    def _judge(self, now_s: float) -> None:
-        requests = self.accepted + self.refused
-        share = self.refused / max(1, requests)
-        is_over = requests >= _TRIAL_REQUESTS or now_s >= self.cut_s + _TRIAL_S
-        if self.is_trial and self.suspected == 0:
-            if self.refused >= _CERTAIN_REFUSALS or (
-                is_over and self.refused >= max(_CHANCE_REFUSALS, _CHANCE_FRACTION * requests)
-            ):
-                self._cut(_DECREASE * self.per_s, now_s)
-                self.suspected = share
-                return
+        if now_s >= self.chance_until_s:
+            self.chance = 0.0
+        if seen.refused > _HEAVY_FEW + _HEAVY * seen.requests:
+            self._try(seen, now_s, is_heavy=True)
         elif self.is_trial:
-            remains = share >= _CHANCE_REMAINS * self.suspected
-            if remains and (is_over or self.refused >= _CHANCE_REFUSALS):
-                self.per_s = max(self.per_s, self.before_per_s)
-                self.trusted_until_s = now_s + _TRUST_S
-                is_over = True
-            elif is_over:
-                # What the first trial let through is what there is.
-                self.per_s *= _FLOOR * (1 - self.suspected) / _DECREASE
-        if is_over:
+            self._judge(seen, now_s)
+        elif self._are_too_many(seen):
+            self._try(seen, now_s)
+        else:
+            self._grow(min(passed_s, _LONGEST_STEP_S), now_s)
+            if seen.requests >= _LOOKED_AT_REQUESTS:
+                self.looked_from = second
+
+    def _are_too_many(self, seen: Share) -> bool:
+        if self.chance > 0:
+            expected = (_CHANCE_MARGIN * self.chance + _TOLERATED) * seen.requests
+            return seen.refused > _FEW + expected + _CHANCE_DEVIATIONS * math.sqrt(expected)
+        low, high = _NEAR
+        if low * self.level_per_s < self.per_s < high * self.level_per_s:
+            return seen.refused > _FEW_NEAR + _TOLERATED_NEAR * seen.requests
+        return seen.refused > _FEW + _TOLERATED * seen.requests
+
+    def _try(self, seen: Share, now_s: float, *, is_heavy: bool = False) -> None:
+        """Begins a trial; during one, another with a lower rate."""
+        lately_per_s = self.tally.accepted_per_s(range(self.cut_at, self.looked_until), _LATELY_S)
+        if seen.requests < _ENOUGH_REQUESTS and self.per_s < math.inf:
+            lately_per_s = max(lately_per_s, self.per_s / 2)
+        minute_per_s = 0.0
+        if not is_heavy and not self.is_trial and now_s >= self.began + COUNTED_S:
+            minute_per_s = self.tally.accepted_per_minute(now_s) / COUNTED_S
+        if not self.is_trial:
+            self.before_per_s = self.per_s
+        self.is_trial = True
+        self.is_deep = _CUT * min(lately_per_s, self.per_s) > _CUT_OF_MINUTE * min(minute_per_s, self.per_s)
+        self.tried_per_s = min(lately_per_s if self.is_deep else minute_per_s, self.per_s)
+        self.suspected = seen.refused_share
+        self._set((_CUT if self.is_deep else _CUT_OF_MINUTE) * self.tried_per_s, now_s)
+
+    def _judge(self, seen: Share, now_s: float) -> None:
+        """Ends the trial if there is enough to see what the reason of refusals is."""
+        suspected = self.suspected - self.chance
+        lasted_s = self.looked_until - self.cut_at
+        is_over = seen.requests * suspected >= _EXPECTED_REFUSALS or lasted_s >= _LONGEST_TRIAL_S
+        remains = seen.refused_share - self.chance >= _REMAINS * suspected
+        if not is_over and not (remains and seen.refused > _FEW):
+            return
+        if not remains:
             self.is_trial = False
-            self.suspected = 0.0
-            self.accepted = self.refused = 0
+            self.level_per_s = self.tried_per_s
+            self.chance_for_s = _CHANCE_S
+            self._set(_BELOW_LEVEL * self.tried_per_s, now_s)
+        elif not self.is_deep or self.suspected > _HEAVY or seen.refused > _FEW + _HEAVY * seen.requests:
+            self._try(seen, now_s)
+        else:
+            self.is_trial = False
+            self.level_per_s = math.inf
+            self.chance = (self.suspected + seen.refused_share) / 2
+            self.chance_until_s = now_s + self.chance_for_s
+            self.chance_for_s = min(2 * self.chance_for_s, _LONGEST_CHANCE_S)
+            self._set(self.before_per_s, now_s)
 
-    def _observed_per_s(self, now_s: float) -> float:
-        """The rate of accepted requests in the last seconds; of the first second if there is no more."""
-        self._advance(int(now_s))
-        last = [self.counts[(self.second - back) % COUNTED_S] for back in range(_OBSERVED_S + 1)]
-        if math.isinf(self.per_s) and 0 in last[1:]:
-            # Nothing held requests back: there was nothing to send, as between a probe and its run.
-            last = last[: last.index(0, 1)]
-        seen = max((back for back, count in enumerate(last) if count), default=0)
-        since_s = max(self.second - seen, self.first_accepted_s if self.cut_s == -math.inf else -math.inf)
-        return sum(last) / max(now_s - since_s, 0.05)
+    def _grow(self, passed_s: int, now_s: float) -> None:
+        if now_s < self.minute_over_s and self.per_s > self.level_per_s:
+            return
+        lately = range(self.looked_until - _ROOM_S, self.looked_until)
+        if self.per_s > _ROOM * self.tally.most_accepted_per_s(lately):
+            return  # it is not what holds requests back
+        growth = _SLOW + _FASTER * min(1.0, abs(self.per_s / self.level_per_s - 1))
+        self.per_s *= (1 + growth) ** passed_s
 
-    def _count(self, sent_s: float) -> None:
-        second = int(sent_s)
-        if second > self.second - COUNTED_S:
-            self._advance(second)
-            self.counts[second % COUNTED_S] += 1
-
-    def _advance(self, second: int) -> None:
-        for passed in range(self.second + 1, min(second, self.second + COUNTED_S) + 1):
-            self.counts[passed % COUNTED_S] = 0
-        self.second = max(self.second, second)
+    def _set(self, per_s: float, now_s: float) -> None:
+        """Changes the rate; what was sent before shows nothing about the new one."""
+        self.per_s = max(per_s, _LOWEST_PER_S)
+        self.cut_at = self.looked_from = self.looked_until = math.floor(now_s) + 1

@@ -67,11 +67,13 @@ class RateState:
             due_s = now_s
         elif late_s > _CATCH_UP_S:
             due_s = now_s - _CATCH_UP_S
-        self.slot_s = max(due_s, self.learnt.hold_s)
+        self.slot_s = max(due_s, self.learnt.wall.hold_s)
+        self.learnt.note_sent()
         return max(self.slot_s, now_s)
 
     def release(self, slot_s: float, limit: float | None) -> None:
         """See `Rate.release`; a slot is lost if a later one was taken meanwhile."""
+        self.learnt.note_sent(-1)
         if self.slot_s == slot_s:
             self.slot_s -= self._interval_s(limit)
 
@@ -86,8 +88,8 @@ class RateState:
         self.learnt.note_refused(sent_s, now_s, hint_s)
 
     def _interval_s(self, limit: float | None) -> float:
-        per_s = self.learnt.per_s if limit is None else min(self.learnt.per_s, _SHARE * limit / 60)
-        return max(1 / per_s, self.learnt.pause_s)
+        interval_s = self.learnt.interval_s
+        return interval_s if limit is None else max(interval_s, 60 / (_SHARE * limit))
 
     def _note_time(self, now_s: float) -> None:
         if now_s > self.updated_s + _FORGOTTEN_AFTER_S:

@@ -142,6 +142,10 @@ class _Client:
     ready: int
     slot_s: float | None = None
     due_s: float = math.inf
+    awake_s: float = -math.inf
+    """When it next gets the processor."""
+    batch_s: float = -math.inf
+    """When its last new batch was ready."""
 
 
 def simulate(
@@ -152,6 +156,9 @@ def simulate(
     in_flight: int,
     latency_s: float,
     has_hints: bool = False,
+    refusal_latency_s: float | None = None,
+    wakes_every_s: float = 0.0,
+    batches_per_s: float = math.inf,
     start_s: float = 1017.0,
     seed: int = 1,
 ) -> list[Arrival]:
@@ -164,6 +171,9 @@ def simulate(
         in_flight: window of each client, batches that wait to be sent again included.
         latency_s: between request and reply, give or take a half; half of it passes before the request arrives.
         has_hints: whether refusals say how long to wait.
+        refusal_latency_s: between request and refusal, where that is quicker than an answer.
+        wakes_every_s: a client on a busy machine does all it has to do at once, so many seconds apart on average.
+        batches_per_s: a client has a new batch to send no more often than that.
         start_s: the clock at the start.
         seed: of latencies and backoff.
     """
@@ -177,6 +187,12 @@ def simulate(
 
     def at(time_s: float, action: Callable[[float], None]) -> None:
         heapq.heappush(events, (time_s, next(sequence), action))
+
+    def when_awake(client: _Client, time_s: float, action: Callable[[float], None]) -> None:
+        """Lets a client do something at that time, or when it is awake after that."""
+        if wakes_every_s and time_s > client.awake_s:
+            client.awake_s = time_s + wakes_every_s * rng.uniform(0.0, 2.0)
+        at(max(time_s, client.awake_s) if wakes_every_s else time_s, action)
 
     def proceed(client: _Client, now_s: float) -> None:
         while client.ready and now_s < end_s:
@@ -193,18 +209,21 @@ def simulate(
 
     def send(client: _Client, sent_s: float, failures: int) -> None:
         latency = latency_s * rng.uniform(0.5, 1.5)
-        at(sent_s + latency / 2, lambda now_s: arrive(client, sent_s, now_s, sent_s + latency))
+        quick = latency if refusal_latency_s is None else min(latency, refusal_latency_s)
+        at(sent_s + quick / 2, lambda now_s: arrive(client, sent_s, now_s, sent_s + latency, sent_s + quick))
 
-    def arrive(client: _Client, sent_s: float, now_s: float, reply_s: float) -> None:
+    def arrive(client: _Client, sent_s: float, now_s: float, answer_s: float, refusal_s: float) -> None:
         is_accepted = quota.take(now_s)
         arrivals.append(Arrival(now_s, is_accepted))
         hint_s = quota.wait_s(now_s) if has_hints and not is_accepted else None
-        at(reply_s, lambda now_s: receive(client, sent_s, now_s, is_accepted, hint_s))
+        reply_s = answer_s if is_accepted else refusal_s
+        when_awake(client, reply_s, lambda now_s: receive(client, sent_s, now_s, is_accepted, hint_s))
 
     def receive(client: _Client, sent_s: float, now_s: float, is_accepted: bool, hint_s: float | None) -> None:
         if is_accepted:
             client.rate.answered(sent_s, now_s)
-            come_back(client, now_s)
+            client.batch_s = max(now_s, client.batch_s + 1 / batches_per_s)
+            when_awake(client, client.batch_s, lambda now_s: come_back(client, now_s))
             return
         client.rate.refused(sent_s, now_s, hint_s)
         if client.slot_s is not None:

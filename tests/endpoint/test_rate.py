@@ -147,8 +147,9 @@ def test_a_state_of_another_clock_is_forgotten() -> None:
 def test_what_was_learnt_is_forgotten_after_some_minutes() -> None:
     rate = LocalRate()
     for k in range(100):
-        rate.answered(1000 + k / 100, 1001.0)
-    rate.refused(1000.99, 1001.2, None)
+        note = rate.answered if k % 5 else lambda sent_s, now_s: rate.refused(sent_s, now_s, None)
+        note(1000 + k / 100, 1000.1 + k / 100)
+    rate.answered(1001.0, 1001.2)
     slots = grants(rate, [1001.2, 1001.2])
     assert slots[1] > slots[0]
     assert grants(rate, [1500.0, 1500.0]) == [1500.0, 1500.0]

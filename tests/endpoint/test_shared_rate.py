@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import fcntl
+import itertools
 import multiprocessing
 import os
 import pickle
@@ -9,7 +11,9 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,23 +84,34 @@ def test_another_object_goes_on_where_the_first_stopped(tmp_path: Path) -> None:
 
 def test_what_was_learnt_outlives_the_process(tmp_path: Path) -> None:
     first = SharedRate(tmp_path / "r", KEY)
-    for k in range(600):
+    for k in range(610):
         first.answered(1000 + k / 10, 1000.1 + k / 10)
-    first.refused(1060.0, 1060.1, None)
+    for k in range(3):
+        first.refused(1060.05 + k / 10, 1060.15 + k / 10, None)
+    first.answered(1061.0, 1061.1)
     first.close()
     second = SharedRate(tmp_path / "r", KEY)
-    slots = [second.reserve(1061.0) for _ in range(3)]
+    slots = [second.reserve(1061.2) for _ in range(3)]
     assert slots[2] - slots[1] == pytest.approx(1 / 9.5, rel=0.03)
     later = SharedRate(tmp_path / "r", KEY)
     assert [later.reserve(1400.0) for _ in range(2)] == [1400.0, 1400.0]
 
 
+def fill(state: Any, numbers: Iterator[int]) -> None:
+    """Gives each field another value than the one it has from the start."""
+    for field in dataclasses.fields(state):
+        value = getattr(state, field.name)
+        if dataclasses.is_dataclass(value):
+            fill(value, numbers)
+        elif isinstance(value, list):
+            setattr(state, field.name, [next(numbers) for _ in value])
+        else:
+            setattr(state, field.name, type(value)(next(numbers)))
+
+
 def test_every_field_is_read_as_it_was_written() -> None:
     state = shared_rate.RateState(updated_s=3.5, slot_s=4.5)
-    for index, name in enumerate(shared_rate._SCALARS):
-        kind = type(getattr(state.learnt, name))
-        setattr(state.learnt, name, kind(index + 1))
-    state.learnt.counts = list(range(60))
+    fill(state, itertools.count(1))
     boot = os.urandom(16)
     assert shared_rate._read(shared_rate._written(state, boot), boot) == state
     assert shared_rate._read(shared_rate._written(state, boot), os.urandom(16)) == shared_rate.RateState()
@@ -109,7 +124,7 @@ def test_answers_are_noted_by_the_next_reservation(tmp_path: Path) -> None:
     assert rate.path.read_bytes() == empty
     rate.reserve(1000.2)
     state = shared_rate._read(rate.path.read_bytes(), shared_rate.boot_id())
-    assert state.learnt.accepted_per_minute(1000.2) == 1
+    assert state.learnt.tally.accepted_per_minute(1000.2) == 1
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut short", "one bit", "text", "long"])
