@@ -1,6 +1,7 @@
 """Clients and quotas in virtual time: how much of a quota a rate uses, and how much is refused, without waiting.
 
-Run as a program it prints a table over kinds of quota, sizes, latencies and windows.
+Run as a program it prints a table over kinds of quota, sizes, latencies and windows, and one over refusals by chance and
+clients that are slow for several reasons.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import heapq
 import itertools
 import math
 import random
+import statistics
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -274,8 +276,8 @@ KINDS: dict[str, Callable[[PerMinute], Quota]] = {
 }
 
 
-def main() -> None:
-    """Prints what a client that knows no quota uses of it, and how much of what it sends is refused."""
+def print_quotas() -> None:
+    """What a client that knows no quota uses of it, and how much of what it sends is refused."""
     duration_s = 600.0
     print("kind              a minute  window  latency_s  hints  used_%  refused_%  refused_%_after_3_min")
     for (name, kind), per_minute, in_flight, latency_s, has_hints in itertools.product(
@@ -301,5 +303,41 @@ def main() -> None:
         )
 
 
+def print_chance(seeds: int = 4) -> None:
+    """What a client gets through if refusals come by chance, of what it gets through without: the least and the middle."""
+    print("latency_s  refusal_s  wakes_s  batches/s  refused_%  least_%  median_%")
+    for latency_s, refusal_s, wakes_s, batches, fraction in itertools.product(
+        (0.05, 0.3, 2.0), (None, 0.01), (0.0, 0.5, 2.0), (math.inf, 30.0, 5.0, 1.0), (0.005, 0.02, 0.1)
+    ):
+        shares = []
+        for seed in range(seeds):
+            without, disturbed = (
+                sum(
+                    arrival.is_accepted
+                    for arrival in simulate(
+                        RandomFaults(share, seed),
+                        [LocalRate()],
+                        duration_s=300.0,
+                        in_flight=32,
+                        latency_s=latency_s,
+                        refusal_latency_s=refusal_s,
+                        wakes_every_s=wakes_s,
+                        batches_per_s=batches,
+                        has_hints=True,
+                        seed=seed,
+                    )
+                )
+                for share in (0.0, fraction)
+            )
+            shares.append(100 * disturbed / without)
+        quick = "same" if refusal_s is None else refusal_s
+        print(
+            f"{latency_s:9} {quick:>10} {wakes_s:8} {batches:10} {100 * fraction:10} "
+            f"{min(shares):8.0f} {statistics.median(shares):9.0f}",
+            flush=True,
+        )
+
+
 if __name__ == "__main__":
-    main()
+    print_quotas()
+    print_chance()
