@@ -22,14 +22,14 @@ from endpoint.codec import make_codec
 from endpoint.errors import RunEnded
 from endpoint.grpc_transport import GrpcTransport
 from endpoint.rate import LocalRate
-from endpoint.results import Embedded, Outcome
+from endpoint.results import Embedded
 from endpoint.retry import Backoff
 from endpoint.settings import EndpointSettings
 from endpoint.transport import Reply
 from tests.endpoint import official
+from tests.endpoint.outcomes import PATIENCE_S, embed
 from tests.endpoint.servers import first_samples, serve
 
-PATIENCE_S = 20.0
 CLIP = np.linspace(-1, 1, 32000, dtype=np.float32)
 
 
@@ -54,25 +54,6 @@ def ask(transport: GrpcTransport, timeout_s: float = PATIENCE_S) -> Reply:
 
 def client_to(port: int, *, backoff: Backoff | None = None, **changes: Any) -> Client:
     return Client(settings_for(port, **changes), rate=LocalRate(), backoff=backoff)
-
-
-def embed(client: Client, *batches: list[np.ndarray]) -> list[Outcome]:
-    """Submits batches and waits for all outcomes, in order."""
-    outcomes: dict[int, Outcome] = {}
-    finished = threading.Semaphore(0)
-
-    def submit(position: int, batch: list[np.ndarray]) -> None:
-        def take(outcome: Outcome) -> None:
-            outcomes[position] = outcome
-            finished.release()
-
-        client.submit(batch, take)
-
-    for position, batch in enumerate(batches):
-        submit(position, batch)
-    for _ in batches:
-        assert finished.acquire(timeout=PATIENCE_S)
-    return [outcomes[position] for position in range(len(batches))]
 
 
 def test_clips_arrive_exactly_and_embeddings_come_back_in_order() -> None:

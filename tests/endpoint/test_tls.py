@@ -6,7 +6,6 @@ a foreign one and a server that listens on loopback only.
 
 from __future__ import annotations
 
-import datetime
 import logging
 import socket
 import threading
@@ -18,9 +17,6 @@ import grpc
 import numpy as np
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from google.auth.credentials import Credentials
 
 from endpoint.channel import open_loopback_channel, open_tls_channel
@@ -28,40 +24,24 @@ from endpoint.client import Client
 from endpoint.credentials import CallCredentials
 from endpoint.errors import RunEnded
 from endpoint.grpc_transport import METHOD, GrpcTransport
-from endpoint.results import Embedded, Outcome
+from endpoint.results import Embedded
 from endpoint.retry import Backoff
 from endpoint.settings import EndpointSettings
 from endpoint.token_source import TokenSource
 from tests.endpoint import official
+from tests.endpoint.certificates import Certificate, self_signed
+from tests.endpoint.outcomes import PATIENCE_S, embed
 from tests.endpoint.servers import first_samples, serve
 from tests.endpoint.token_fakes import SECRET, CountedCredentials, explain
 
-PATIENCE_S = 20.0
 SERVER_NAME = "hear.example.com"
 CLIP = np.linspace(-1, 1, 32000, dtype=np.float32)
 
 
 @pytest.fixture(scope="module")
-def certificate() -> tuple[bytes, bytes]:
+def certificate() -> Certificate:
     """Key and self-signed certificate for SERVER_NAME, as PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, SERVER_NAME)])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(SERVER_NAME)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return private, signed.public_bytes(serialization.Encoding.PEM)
+    return self_signed(x509.DNSName(SERVER_NAME))
 
 
 @pytest.fixture(autouse=True)
@@ -77,30 +57,15 @@ def settings_for(port: int) -> EndpointSettings:
     return EndpointSettings(name=official.NAME, host=f"0.0.0.0:{port}", max_attempts=3)
 
 
-def client_for(port: int, credentials: Credentials, certificate: tuple[bytes, bytes]) -> Client:
+def client_for(port: int, credentials: Credentials, certificate: Certificate) -> Client:
     settings = settings_for(port)
     transport = GrpcTransport(
         settings,
         credentials=CallCredentials(source_of(credentials)),
-        root_certificates=certificate[1],
+        root_certificates=certificate.public,
         server_name=SERVER_NAME,
     )
     return Client(settings, transport=transport, backoff=Backoff(base_s=0.001, cap_s=0.001))
-
-
-def embed(client: Client, batches: int = 1) -> list[Outcome]:
-    outcomes: list[Outcome] = []
-    finished = threading.Semaphore(0)
-
-    def take(outcome: Outcome) -> None:
-        outcomes.append(outcome)
-        finished.release()
-
-    for _ in range(batches):
-        client.submit([CLIP], take)
-    for _ in range(batches):
-        assert finished.acquire(timeout=PATIENCE_S)
-    return outcomes
 
 
 class Gate:
@@ -118,32 +83,32 @@ class Gate:
         return first_samples(request, context)
 
 
-def test_calls_carry_the_token_over_tls(certificate: tuple[bytes, bytes]) -> None:
+def test_calls_carry_the_token_over_tls(certificate: Certificate) -> None:
     gate, credentials = Gate(f"{SECRET}-1"), CountedCredentials()
     with (
         serve(gate, grpc.ssl_server_credentials([certificate])) as port,
         client_for(port, credentials, certificate) as client,
     ):
-        outcomes = embed(client, 12)
+        outcomes = embed(client, *[[CLIP]] * 12)
     assert all(isinstance(outcome.results[0], Embedded) for outcome in outcomes)
     assert gate.seen == [f"Bearer {SECRET}-1"] * 12
     assert credentials.refreshes == 1
 
 
-def test_a_refused_token_is_renewed_once(certificate: tuple[bytes, bytes]) -> None:
+def test_a_refused_token_is_renewed_once(certificate: Certificate) -> None:
     gate, credentials = Gate(f"{SECRET}-2"), CountedCredentials()
     with (
         serve(gate, grpc.ssl_server_credentials([certificate])) as port,
         client_for(port, credentials, certificate) as client,
     ):
-        outcomes = embed(client, 12)
+        outcomes = embed(client, *[[CLIP]] * 12)
         assert client.stats().retries_by_code == {"UNAUTHENTICATED": 1}
     assert all(isinstance(outcome.results[0], Embedded) for outcome in outcomes)
     assert credentials.refreshes == 2
 
 
 def test_a_token_that_stays_refused_ends_the_run_after_two_requests(
-    certificate: tuple[bytes, bytes], caplog: pytest.LogCaptureFixture
+    certificate: Certificate, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     gate, credentials = Gate(), CountedCredentials()
@@ -151,7 +116,7 @@ def test_a_token_that_stays_refused_ends_the_run_after_two_requests(
         serve(gate, grpc.ssl_server_credentials([certificate])) as port,
         client_for(port, credentials, certificate) as client,
     ):
-        outcomes = embed(client, 3)
+        outcomes = embed(client, *[[CLIP]] * 3)
     assert gate.seen == [f"Bearer {SECRET}-1", f"Bearer {SECRET}-2"]
     for outcome in outcomes:
         assert isinstance(outcome.error, RunEnded)
@@ -162,7 +127,7 @@ def test_a_token_that_stays_refused_ends_the_run_after_two_requests(
 
 @pytest.mark.parametrize("retryable", [False, True])
 def test_a_refresh_that_fails_ends_the_run_and_its_text_is_not_shown(
-    certificate: tuple[bytes, bytes], caplog: pytest.LogCaptureFixture, retryable: bool
+    certificate: Certificate, caplog: pytest.LogCaptureFixture, retryable: bool
 ) -> None:
     caplog.set_level(logging.DEBUG)
     failure = google.auth.exceptions.RefreshError(f"invalid_grant {SECRET}", retryable=retryable)
@@ -171,7 +136,7 @@ def test_a_refresh_that_fails_ends_the_run_and_its_text_is_not_shown(
         serve(gate, grpc.ssl_server_credentials([certificate])) as port,
         client_for(port, credentials, certificate) as client,
     ):
-        (outcome,) = embed(client)
+        (outcome,) = embed(client, [CLIP])
         retries = client.stats().retries_by_code
     assert gate.seen == []
     assert retries == ({"UNAVAILABLE": 2} if retryable else {"UNAUTHENTICATED": 1})
@@ -180,14 +145,14 @@ def test_a_refresh_that_fails_ends_the_run_and_its_text_is_not_shown(
     assert SECRET not in caplog.text
 
 
-def test_a_certificate_that_is_not_trusted_gets_no_token(certificate: tuple[bytes, bytes]) -> None:
+def test_a_certificate_that_is_not_trusted_gets_no_token(certificate: Certificate) -> None:
     gate = Gate(f"{SECRET}-1")
     with serve(gate, grpc.ssl_server_credentials([certificate])) as port:
         settings = settings_for(port)
         # The usual authorities have not signed it.
         transport = GrpcTransport(settings, credentials=CallCredentials(source_of(CountedCredentials())))
         with Client(settings, transport=transport, backoff=Backoff(0.001, 0.001)) as client:
-            (outcome,) = embed(client)
+            (outcome,) = embed(client, [CLIP])
     assert outcome.error is not None
     assert gate.seen == []
 
@@ -215,11 +180,11 @@ def eavesdropper() -> Iterator[tuple[int, list[bytes]]]:
 
 
 def test_a_host_that_speaks_plain_text_hears_a_tls_greeting_and_nothing_else(
-    certificate: tuple[bytes, bytes], eavesdropper: tuple[int, list[bytes]]
+    certificate: Certificate, eavesdropper: tuple[int, list[bytes]]
 ) -> None:
     port, heard = eavesdropper
     with client_for(port, CountedCredentials(), certificate) as client:
-        (outcome,) = embed(client)
+        (outcome,) = embed(client, [CLIP])
     assert outcome.error is not None
     assert heard
     for data in heard:
