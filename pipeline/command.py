@@ -23,7 +23,7 @@ from pipeline.outputs import make_folders, note_run, remove_replaced, remove_unf
 from pipeline.preflight import check, check_credentials, nothing_left_staged, staged_in
 from pipeline.report import print_summary, shortfall
 from pipeline.settings import RunSettings
-from pipeline.stopping import INTERRUPTED, INTERRUPTION, stopping
+from pipeline.stopping import INTERRUPTED, INTERRUPTED_TEXT, stopping
 from pipeline.usage import PROGRAM, UsageError
 from pipeline.versions import versions
 from transforms.files import WriteError, read_whole
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (EndpointError, ListingError, RunFailed, StagingError, WriteError) as error:
         return _say(error, FAILED)
     except KeyboardInterrupt:
-        return _say(INTERRUPTION, INTERRUPTED)
+        return _say(INTERRUPTED_TEXT, INTERRUPTED)
 
 
 def _say(message: object, status: int) -> int:

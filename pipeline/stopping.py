@@ -14,10 +14,14 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from transforms.interruption import INTERRUPTION
+
 INTERRUPTED = 130
 """Exit status, as shells have it for a command that Ctrl-C ended."""
-INTERRUPTION = "interrupted: the rows that were stored are in the checkpoint"
+INTERRUPTED_TEXT = "interrupted: the rows that were stored are in the checkpoint"
 
+_DECODERS = frozenset({"audio.reader", "soundfile"})
+"""The modules whose functions decoders call back."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _Handler = Callable[[int, FrameType | None], None]
 
@@ -61,6 +65,15 @@ def _end_descendants() -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def _is_within_decoder(frame: FrameType | None) -> bool:
+    """Whether a decoder written in C has called what is being executed, or is about to return from it."""
+    while frame is not None:
+        if frame.f_globals.get("__name__") in _DECODERS:
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _leave(text: str) -> NoReturn:
     # os.write, since a signal may have come in the middle of a print.
     with contextlib.suppress(OSError):
@@ -72,7 +85,7 @@ def _leave_uncleaned(staged_in: str | None) -> _Handler:
     def handler(_number: int, _frame: FrameType | None) -> None:
         _end_descendants()
         left = f"; staged clips may be left in {staged_in} until the next run on it" if staged_in else ""
-        _leave(f"{INTERRUPTION}{left}")
+        _leave(f"{INTERRUPTED_TEXT}{left}")
 
     return handler
 
@@ -81,18 +94,27 @@ def _leave_uncleaned(staged_in: str | None) -> _Handler:
 def stopping(*, staged_in: str | None = None) -> Iterator[None]:
     """While the context is open, SIGTERM is taken as Ctrl-C is: as KeyboardInterrupt, once.
 
+    An exception raised within a decoder would not leave it: to libsndfile and FFmpeg the file would seem to end there.
+    So it is raised by whoever works on the clips, before the next one (`INTERRUPTION`).
+
     A second signal ends the process at once, whatever it is doing: this holds beyond the context, until the process ends.
 
     Args:
       staged_in: the folder of the clips that may then be left staged.
     """
 
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
+    def interrupt(_number: int, frame: FrameType | None) -> None:
         _handle(_leave_uncleaned(staged_in))
-        raise KeyboardInterrupt
+        INTERRUPTION.ask()
+        if not _is_within_decoder(frame):
+            raise KeyboardInterrupt
 
+    INTERRUPTION.forget()
     with _handled_by(interrupt):
-        yield
+        try:
+            yield
+        finally:
+            INTERRUPTION.forget()
 
 
 @contextmanager
@@ -107,7 +129,7 @@ def stopping_workers(clean_up: Callable[[], None], *, staged_in: str | None = No
         _end_descendants()
         with contextlib.suppress(Exception):
             clean_up()
-        _leave(f"{INTERRUPTION}, but for those that its worker processes still held")
+        _leave(f"{INTERRUPTED_TEXT}, but for those that its worker processes still held")
 
     with _handled_by(leave):
         yield

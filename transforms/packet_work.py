@@ -22,6 +22,7 @@ from endpoint.settings import EndpointSettings
 from rows.identity import clip_id, segment_id
 from rows.model import Census, EmbeddingRow, FailureRow, Receipt
 from rows.writer import CheckpointWriter
+from transforms.interruption import INTERRUPTION
 from transforms.make_packets import Packet
 from transforms.outbox import Outbox, Predictor
 from transforms.progress import PROGRESS
@@ -139,6 +140,7 @@ class PacketWork:
             with self._open_file(recording) as file, closing(open_clips(file, self._clips)) as stream:
                 itself = ready_made(recording, file) if self._sends_uris else None
                 for item in stream:
+                    INTERRUPTION.raise_if_asked()
                     counts["clips"] += 1
                     match item:
                         case Clip():
@@ -147,12 +149,15 @@ class PacketWork:
                             counts[item.reason] += 1
                         case FailedClip():
                             self._fail_clip(state, recording, item)
+            INTERRUPTION.raise_if_asked()
             if stream.error is not None:
                 # What is on Cloud Storage is fetched while it is decoded.
                 stage = "fetch" if isinstance(stream.error, FetchError) else "decode"
                 self._fail(state, recording, stage, stream.error, stream.error_s)
         except AudioError as error:
+            INTERRUPTION.raise_if_asked()
             self._fail(state, recording, "fetch", error, None)
+        INTERRUPTION.raise_if_asked()  # the census would count what was decoded until then, as if it were all
         self._writer.add(state.packet_id, segment, _census(recording, stream, counts))
         self._count("recordings", 1)
 
