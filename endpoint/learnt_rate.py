@@ -174,7 +174,10 @@ class LearntRate:
 
     def _try(self, seen: Share, now_s: float, *, is_heavy: bool = False) -> None:
         """Begins a trial; during one, another with a lower rate."""
-        lately_per_s = self.tally.accepted_per_s(range(self.cut_at, self.looked_until), _LATELY_S)
+        lately_per_s = max(
+            self.tally.accepted_per_s(range(self.cut_at, self.looked_until), _LATELY_S),
+            seen.accepted / (self.looked_until - self.looked_from),
+        )
         if seen.requests < _ENOUGH_REQUESTS and self.per_s < math.inf:
             lately_per_s = max(lately_per_s, self.per_s / 2)
         minute_per_s = 0.0
