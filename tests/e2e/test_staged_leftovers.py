@@ -215,7 +215,7 @@ def test_after_kills_at_random_moments_the_next_run_leaves_nothing_and_has_all_r
     undisturbed: Rows,
 ) -> None:
     moments = random.Random(len(processes))
-    with at(storage, proxy, folder, tmp_path, latency_ms=150) as place:
+    with at(storage, proxy, folder, tmp_path, latency_ms=300) as place:
         for name, kill, signals in KILLS:
             arrivals, uploads = len(place.arrivals), proxy.count(UPLOAD)
             needed = PROBE_REQUESTS + moments.randrange(1, 5)
@@ -264,9 +264,14 @@ def test_runs_of_other_checkpoints_at_the_same_staging_location_are_not_disturbe
         left = set(place.staged)
         at_work = place.start(place.arguments(prefix=first))
         wait_until(lambda: len(set(place.staged) - left) > STAGED_BEFORE, at_work)
+        # It stands still with clips staged until the other one has looked for leftovers, which it does before it probes.
+        at_work.send_signal(signal.SIGSTOP)
+        arrivals = len(place.arrivals)
         beside = place.start(place.arguments(prefix=second))
-        wait_until(lambda: left.isdisjoint(place.staged), beside)
+        wait_until(lambda: len(place.arrivals) > arrivals + 2, beside)
+        assert left.isdisjoint(place.staged)
         assert at_work.poll() is None
+        at_work.send_signal(signal.SIGCONT)
         with ThreadPoolExecutor() as pool:
             (status, _), (other_status, other_said) = pool.map(ended, (at_work, beside))
         assert (status, other_status) == (0, 0)
