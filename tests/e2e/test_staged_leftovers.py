@@ -375,7 +375,7 @@ def test_what_cannot_be_deleted_is_told_and_the_next_run_removes_it(
 def test_what_was_to_be_kept_is_kept_when_the_run_is_interrupted_and_by_later_runs(
     storage: StorageServer, proxy: StorageProxy, folder: Path, tmp_path: Path
 ) -> None:
-    with at(storage, proxy, folder, tmp_path, latency_ms=100) as place:
+    with at(storage, proxy, folder, tmp_path, latency_ms=400) as place:
         process = place.start(place.arguments("--limit", 1, "--keep_staged"))
         wait_until(lambda: len(place.arrivals) > PROBE_REQUESTS + 1, process)
         process.send_signal(signal.SIGINT)
@@ -390,7 +390,7 @@ def test_what_was_to_be_kept_is_kept_when_the_run_is_interrupted_and_by_later_ru
 def test_a_second_signal_ends_the_cleaning_up_at_once(
     storage: StorageServer, proxy: StorageProxy, folder: Path, tmp_path: Path
 ) -> None:
-    with at(storage, proxy, folder, tmp_path, latency_ms=100) as place:
+    with at(storage, proxy, folder, tmp_path, latency_ms=400) as place:
         process = place.start(place.arguments())
         wait_until(lambda: len(place.arrivals) >= PROBE_REQUESTS + 3, process)
         proxy.add(Fault(DELETE, 503))  # what would be tried again for a minute
@@ -410,7 +410,7 @@ def test_a_second_signal_ends_the_cleaning_up_at_once(
 def test_before_the_run_has_begun_a_signal_leaves_nothing_either(
     storage: StorageServer, proxy: StorageProxy, folder: Path, tmp_path: Path
 ) -> None:
-    with at(storage, proxy, folder, tmp_path, latency_ms=500) as place:
+    with at(storage, proxy, folder, tmp_path, latency_ms=1500) as place:
         process = place.start(place.arguments())
         wait_until(lambda: proxy.count(UPLOAD) == STAGED_BEFORE and bool(place.staged), process)
         process.send_signal(signal.SIGTERM)
