@@ -22,8 +22,10 @@ def test_three_refusals_in_a_row_are_a_wall() -> None:
 
 def test_refusals_at_one_moment_are_none_yet() -> None:
     wall = Wall()
-    assert refuse(wall, 1000.0, 1000.01, 1000.02) == [False] * 3
+    assert refuse(wall, 1000.0, 1000.01, 1000.02) == [False, False, True]
+    assert not wall.stands
     assert refuse(wall, 1000.06) == [True]
+    assert wall.stands
 
 
 def test_an_answer_to_what_was_sent_since_ends_the_row() -> None:
@@ -87,6 +89,20 @@ def test_a_wall_is_long_if_it_was_tried_for_some_seconds(
     refuse(wall, 1000.0, 1000.1, 1000.2, hint_s=hint_s)
     refuse(wall, *tries_s)
     assert wall.note_accepted(accepted_s) is was_long
+
+
+def test_a_wall_that_held_all_there_was_to_send_was_long() -> None:
+    wall = Wall()
+    refuse(wall, 1000.0, 1000.01, 1000.02, hint_s=30.0)
+    assert not wall.stands
+    assert wall.note_accepted(1030.5)
+
+
+def test_a_few_refusals_with_long_hints_are_no_wall_if_others_are_answered() -> None:
+    wall = Wall()
+    refuse(wall, 1000.0, 1000.01, 1000.02, hint_s=30.0)
+    assert not wall.note_accepted(1000.03)
+    assert not wall.note_accepted(1030.5)
 
 
 def test_a_hint_holds_for_ten_minutes_at_most_and_never_becomes_shorter() -> None:
