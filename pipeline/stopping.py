@@ -109,7 +109,6 @@ def stopping(*, staged_in: str | None = None) -> Iterator[None]:
         if not _is_within_decoder(frame):
             raise KeyboardInterrupt
 
-    INTERRUPTION.forget()
     with _handled_by(interrupt):
         try:
             yield

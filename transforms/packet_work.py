@@ -136,6 +136,7 @@ class PacketWork:
         segment = segment_id(recording)
         counts: Counter[str] = Counter()
         stream: ClipStream | None = None
+        failure: tuple[str, AudioError, float | None] | None = None
         try:
             with self._open_file(recording) as file, closing(open_clips(file, self._clips)) as stream:
                 itself = ready_made(recording, file) if self._sends_uris else None
@@ -149,15 +150,15 @@ class PacketWork:
                             counts[item.reason] += 1
                         case FailedClip():
                             self._fail_clip(state, recording, item)
-            INTERRUPTION.raise_if_asked()
             if stream.error is not None:
                 # What is on Cloud Storage is fetched while it is decoded.
                 stage = "fetch" if isinstance(stream.error, FetchError) else "decode"
-                self._fail(state, recording, stage, stream.error, stream.error_s)
+                failure = stage, stream.error, stream.error_s
         except AudioError as error:
-            INTERRUPTION.raise_if_asked()
-            self._fail(state, recording, "fetch", error, None)
-        INTERRUPTION.raise_if_asked()  # the census would count what was decoded until then, as if it were all
+            failure = "fetch", error, None
+        INTERRUPTION.raise_if_asked()  # or what was decoded until then would be taken for all there is
+        if failure is not None:
+            self._fail(state, recording, *failure)
         self._writer.add(state.packet_id, segment, _census(recording, stream, counts))
         self._count("recordings", 1)
 

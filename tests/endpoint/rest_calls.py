@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -84,28 +82,3 @@ def google_error(code: int, status: str, message: str = "echo 0.734375", details
     return json.dumps(
         {"error": {"code": code, "message": message, "status": status, "details": details or []}}
     ).encode()
-
-
-@contextmanager
-def raw_server(serve: Callable[[socket.socket], None]) -> Iterator[int]:
-    """Hands each connection to `serve` in a thread; yields the port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def handle(connection: socket.socket) -> None:
-            # Clients of these tests hang up as they please.
-            with connection, contextlib.suppress(OSError):
-                serve(connection)
-
-        def listen() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                threading.Thread(target=handle, args=(connection,), daemon=True).start()
-
-        thread = threading.Thread(target=listen, daemon=True)
-        thread.start()
-        yield listener.getsockname()[1]
-        listener.shutdown(socket.SHUT_RDWR)
-    thread.join(PATIENCE_S)

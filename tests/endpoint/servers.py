@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +19,7 @@ import grpc
 
 from endpoint.grpc_transport import METHOD
 from tests.endpoint import official
+from tests.endpoint.outcomes import PATIENCE_S
 
 Handler = Callable[[Any, grpc.ServicerContext], Any]
 
@@ -112,3 +115,28 @@ def first_samples_rest(request: RestRequest) -> tuple[int, Mapping[str, str], by
     predictions = [instance[:512] for instance in json.loads(request.body)["instances"]]
     body = json.dumps({"predictions": predictions, "deployedModelId": "dm-1"}).encode()
     return 200, {"Content-Type": "application/json"}, body
+
+
+@contextmanager
+def raw_server(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """Hands each connection to `serve` in a thread; yields the port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def handle(connection: socket.socket) -> None:
+            # Clients of these tests hang up as they please.
+            with connection, contextlib.suppress(OSError):
+                serve(connection)
+
+        def listen() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                threading.Thread(target=handle, args=(connection,), daemon=True).start()
+
+        thread = threading.Thread(target=listen, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join(PATIENCE_S)

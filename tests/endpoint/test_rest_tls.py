@@ -29,11 +29,10 @@ from tests.endpoint.rest_calls import (
     always,
     ask,
     google_error,
-    raw_server,
     settings_for,
     transport_to,
 )
-from tests.endpoint.servers import RestRequest, serve_rest
+from tests.endpoint.servers import RestRequest, raw_server, serve_rest
 
 
 @pytest.fixture(scope="module")

@@ -35,11 +35,10 @@ from tests.endpoint.rest_calls import (
     Replies,
     always,
     ask,
-    raw_server,
     settings_for,
     transport_to,
 )
-from tests.endpoint.servers import RestRequest, first_samples_rest, serve_rest
+from tests.endpoint.servers import RestRequest, first_samples_rest, raw_server, serve_rest
 
 
 def client_to(port: int, *, backoff: Backoff | None = None, **changes: Any) -> Client:

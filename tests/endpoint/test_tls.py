@@ -7,8 +7,6 @@ a foreign one and a server that listens on loopback only.
 from __future__ import annotations
 
 import logging
-import socket
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,7 +29,7 @@ from endpoint.token_source import TokenSource
 from tests.endpoint import official
 from tests.endpoint.certificates import Certificate, self_signed
 from tests.endpoint.outcomes import PATIENCE_S, embed
-from tests.endpoint.servers import first_samples, serve
+from tests.endpoint.servers import first_samples, raw_server, serve
 from tests.endpoint.token_fakes import SECRET, CountedCredentials, explain
 
 SERVER_NAME = "hear.example.com"
@@ -161,22 +159,8 @@ def test_a_certificate_that_is_not_trusted_gets_no_token(certificate: Certificat
 def eavesdropper() -> Iterator[tuple[int, list[bytes]]]:
     """A listener that keeps the first bytes of each connection and hangs up; its port and what it heard."""
     heard: list[bytes] = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def listen() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection:
-                    heard.append(connection.recv(65536))
-
-        thread = threading.Thread(target=listen, daemon=True)
-        thread.start()
-        yield listener.getsockname()[1], heard
-        listener.shutdown(socket.SHUT_RDWR)
-    thread.join(PATIENCE_S)
+    with raw_server(lambda connection: heard.append(connection.recv(65536))) as port:
+        yield port, heard
 
 
 def test_a_host_that_speaks_plain_text_hears_a_tls_greeting_and_nothing_else(
