@@ -15,7 +15,24 @@ class Recording(NamedTuple):
     size_bytes: int
 
 
+class Take(NamedTuple):
+    """What is wanted of a recording: all of it, or one annotated event."""
+
+    channel: str
+    """`mean`, `each`, or a channel's number from 0."""
+    start: int = 0
+    """The event's first sample: 16 kHz samples from the recording's start."""
+    stop: int | None = None
+    """The event's end, likewise; None for the whole recording."""
+
+
 class Segment(NamedTuple):
-    """The part of a recording that is decoded in one go: at present always the whole of it."""
+    """The part of a recording that is decoded in one go, and what is wanted of it."""
 
     recording: Recording
+    takes: tuple[Take, ...] = ()
+    """Sorted and distinct."""
+    start_s: int = 0
+    """Where the part begins: whole seconds from the recording's start."""
+    stop_s: int | None = None
+    """Where it ends; None for the recording's end."""
