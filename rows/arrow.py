@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from rows.model import EMBEDDING_FLOATS, SCALAR_FIELDS, EmbeddingRow, RecordingRow
+from rows.model import EMBEDDING_FLOATS, SCALAR_FIELDS, EmbeddingRow, RecordingRow, TableRow
 
 _TYPES: Final = {str: pa.string(), int: pa.int64(), float: pa.float64()}
 
@@ -18,6 +18,18 @@ EMBEDDINGS_SCHEMA: Final = pa.schema(
         pa.field("embedding", pa.list_(pa.float32(), EMBEDDING_FLOATS), nullable=False),
     ]
 )
+
+MANIFEST_FIELDS: Final = (
+    pa.field("manifest_row", pa.int64(), nullable=False),
+    pa.field("metadata", pa.map_(pa.string(), pa.string()), nullable=False),
+)
+"""What a table has besides where a manifest names the recordings."""
+
+
+def embeddings_schema(*, has_manifest: bool) -> pa.Schema:
+    """The schema of the embeddings' table."""
+    return pa.schema([*EMBEDDINGS_SCHEMA, *MANIFEST_FIELDS]) if has_manifest else EMBEDDINGS_SCHEMA
+
 
 RECORDINGS_SCHEMA: Final = pa.schema(
     [
@@ -43,17 +55,21 @@ RECORDINGS_SCHEMA: Final = pa.schema(
 )
 
 
-def embeddings_table(rows: Sequence[EmbeddingRow]) -> pa.Table:
-    """The rows as a table of EMBEDDINGS_SCHEMA; `embedding` is a fixed-size list of 512 float32."""
+def embeddings_table(rows: Sequence[TableRow], schema: pa.Schema = EMBEDDINGS_SCHEMA) -> pa.Table:
+    """The rows as a table of `embeddings_schema`; `embedding` is a fixed-size list of 512 float32."""
     columns = [
-        pa.array([getattr(row, field.name) for row in rows], field.type)
+        pa.array([getattr(row.clip, field.name) for row in rows], field.type)
         for field in EMBEDDINGS_SCHEMA
         if field.name != "embedding"
     ]
-    values = np.concatenate([row.embedding for row in rows]) if rows else np.empty(0, np.float32)
+    values = np.concatenate([row.clip.embedding for row in rows]) if rows else np.empty(0, np.float32)
     field = EMBEDDINGS_SCHEMA.field("embedding")
     columns.append(pa.FixedSizeListArray.from_arrays(pa.array(values, pa.float32()), type=field.type))
-    return pa.Table.from_arrays(columns, schema=EMBEDDINGS_SCHEMA)
+    if len(schema) > len(EMBEDDINGS_SCHEMA):
+        columns += [
+            pa.array([getattr(row, field.name) for row in rows], field.type) for field in MANIFEST_FIELDS
+        ]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def recordings_table(rows: Sequence[RecordingRow]) -> pa.Table:

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from rows.model import SCALAR_FIELDS, EmbeddingRow
+from rows.model import SCALAR_FIELDS, EmbeddingRow, TableRow
 
 _BYTES, _FLOATS, _INTEGERS = b"\x0a", b"\x12", b"\x1a"
 """Tags of the three kinds of list in a Feature."""
@@ -56,18 +56,33 @@ def _float_list(values: npt.NDArray[np.float32]) -> bytes:
     return _sized(_FLOATS, _sized(b"\x0a", values.astype("<f4", copy=False).tobytes()))
 
 
+def _bytes_list(text: str) -> bytes:
+    return _sized(_BYTES, _sized(b"\x0a", text.encode()))
+
+
+def _integer_list(value: int) -> bytes:
+    return _sized(_INTEGERS, _sized(b"\x0a", _varint(value)))
+
+
 def _feature(name: str, value: str | float | int) -> bytes:
     match FEATURE_TYPES[name]:
         case "bytes":
-            return _sized(_BYTES, _sized(b"\x0a", str(value).encode()))
+            return _bytes_list(str(value))
         case "float":
             return _float_list(np.float32(value).reshape(1))
         case _:
-            return _sized(_INTEGERS, _sized(b"\x0a", _varint(int(value))))
+            return _integer_list(int(value))
 
 
-def encode_example(row: EmbeddingRow) -> bytes:
-    """A serialised `tf.train.Example` of the row; FEATURE_TYPES says what is in it."""
-    entries = [_entry(name, _feature(name, getattr(row, name))) for name in SCALAR_FIELDS]
-    entries.append(_entry("embedding", _float_list(row.embedding)))
+def encode_example(row: TableRow) -> bytes:
+    """A serialised `tf.train.Example` of the row; FEATURE_TYPES says what is in it.
+
+    With a manifest also `manifest_row` (int64), and a feature `metadata/NAME` (bytes) for each of the row's columns.
+    """
+    clip = row.clip
+    entries = [_entry(name, _feature(name, getattr(clip, name))) for name in SCALAR_FIELDS]
+    entries.append(_entry("embedding", _float_list(clip.embedding)))
+    if row.manifest_row is not None:
+        entries.append(_entry("manifest_row", _integer_list(row.manifest_row)))
+        entries += [_entry(f"metadata/{name}", _bytes_list(value)) for name, value in row.metadata]
     return _sized(b"\x0a", b"".join(entries))

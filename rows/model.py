@@ -8,7 +8,11 @@ import numpy.typing as npt
 EMBEDDING_FLOATS = 512
 """Length of a HeAR embedding (API documentation)."""
 
-Status = Literal["embedded", "partial", "skipped", "failed"]
+Status = Literal["embedded", "partial", "skipped", "failed", "unfinished"]
+"""`unfinished`: the run's budget of requests was used up before all of it was done; the next run goes on."""
+
+Metadata = tuple[tuple[str, str], ...]
+"""The columns of a manifest row that are the user's own: names and values, in the order of the file."""
 
 
 class EmbeddingRow(NamedTuple):
@@ -64,16 +68,28 @@ class FailureRow(NamedTuple):
     retryable: bool
     attempts: int
     """Requests that were sent for the clip; 0 for what never got so far."""
+    manifest_row: int | None = None
+    """The manifest's row that cannot be used, counted from 1; None where the failure is the recording's or a clip's."""
+
+
+class WantedClip(NamedTuple):
+    """A clip that is to be embedded, and what wants it."""
+
+    clip_id: str
+    wanted: tuple[tuple[int, int], ...]
+    """(number of the take in its segment, number of the clip in the take and channel), for each take that it is of."""
 
 
 class Census(NamedTuple):
-    """What became known about a segment while it was decoded."""
+    """What became known about a segment when it was decoded to its end."""
 
     recording_uri: str
     recording_version: str
     size_bytes: int
-    clips: int
-    """All clips: those sent, skipped and failed."""
+    clips: tuple[WantedClip, ...]
+    """All clips but those that were skipped: each of them has an embedding or a failure once the segment is done."""
+    failed_takes: tuple[tuple[int, str, str], ...]
+    """(number of the take in its segment, code, message) of takes that the recording cannot give."""
     skipped_too_short: int
     skipped_too_quiet: int
     duration_s: float | None
@@ -102,6 +118,7 @@ class RecordingRow(NamedTuple):
     """Gaps between the container's frames that were filled with zeros."""
     gap_s: float
     clips: int
+    """With an outcome: embedded, failed or skipped."""
     embedded: int
     failed: int
     skipped_too_short: int
@@ -115,13 +132,29 @@ class ClipReference(NamedTuple):
 
     clip_id: str
     offset: int
+    start_s: float
+    """Of the clip's audio."""
 
 
 class Receipt(NamedTuple):
     """What a checkpoint file holds of one segment: small enough to be shuffled where rows are not."""
 
+    recording_uri: str
+    recording_version: str
     segment_id: str
+    run_id: str
+    """The run that wrote the rows: of two that disagree, the later one's count."""
     file: str
+    """Its path below the checkpoint's folder; empty where no file stands behind the receipt."""
     clips: tuple[ClipReference, ...]
     failures: tuple[FailureRow, ...]
     census: Census | None
+
+
+class TableRow(NamedTuple):
+    """A row of the embeddings' table: a clip, for one row of the manifest."""
+
+    clip: EmbeddingRow
+    manifest_row: int | None
+    """From 1; None without a manifest."""
+    metadata: Metadata

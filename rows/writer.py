@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from rows.checkpoint import FileBuilder, Row
 from rows.model import Receipt
+from rows.store import StoreError
 
 FLUSH_ROWS = 256
 FLUSH_S = 5.0
@@ -35,8 +36,8 @@ class CheckpointWriter:
     """Stores rows in the folders of their packets, and gives a receipt for what is stored.
 
     Args:
-      folder: where the packets' folders are, without a trailing slash.
-      write: stores bytes under a path, all of them or nothing.
+      run_id: of the run; its rows are in a folder of this name, in one for each packet.
+      write: stores bytes under a name in the checkpoint, all of them or nothing.
       flush_rows: a packet's rows are stored when there are so many of them.
       flush_s: and when the oldest of them has waited for so long.
       clock: seconds, monotonic.
@@ -46,14 +47,14 @@ class CheckpointWriter:
 
     def __init__(
         self,
-        folder: str,
+        run_id: str,
         write: Callable[[str, bytes], None],
         *,
         flush_rows: int = FLUSH_ROWS,
         flush_s: float = FLUSH_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._folder = folder
+        self._run_id = run_id
         self._write = write
         self._flush_rows = flush_rows
         self._flush_s = flush_s
@@ -76,7 +77,7 @@ class CheckpointWriter:
                 return
             opened = self._open.get(packet_id)
             if opened is None:
-                opened = self._open[packet_id] = FileBuilder(), self._clock()
+                opened = self._open[packet_id] = FileBuilder(self._run_id), self._clock()
                 self._changed.notify_all()  # the thread must know when this packet's rows are due
             builder, _ = opened
             builder.add(segment_id, row)
@@ -118,10 +119,9 @@ class CheckpointWriter:
     def raise_error(self) -> None:
         """Raises CheckpointWriteError if a write has failed: nothing more should be paid for that cannot be kept."""
         if self._error is not None:
-            reason = getattr(self._error, "strerror", None) or type(self._error).__name__
-            raise CheckpointWriteError(
-                f"cannot write to the checkpoint {self._folder!r} ({reason}): is there space, and may it be written?"
-            ) from self._error
+            if isinstance(self._error, StoreError):
+                raise CheckpointWriteError(str(self._error)) from self._error
+            raise CheckpointWriteError(f"cannot write to the checkpoint ({type(self._error).__name__})") from self._error
 
     def _take(self, packet_id: str) -> None:
         builder, _ = self._open.pop(packet_id)
@@ -139,10 +139,10 @@ class CheckpointWriter:
                     return
                 packet_id, builder = self._full.pop(0)
                 self._writing = True
-            name = f"{packet_id}/{attempt}-{number:05d}.rows"
+            name = f"{self._run_id}/{packet_id}/{attempt}-{number:05d}.rows"
             number += 1
             try:
-                self._write(f"{self._folder}/{name}", builder.data())
+                self._write(name, builder.data())
             except Exception as error:  # noqa: BLE001  (whatever the storage raises must reach the bundle's thread)
                 with self._changed:
                     self._error, self._writing = error, False

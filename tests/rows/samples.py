@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from rows.model import Census, EmbeddingRow, FailureRow
+from rows.checkpoint import FileBuilder, Row
+from rows.model import Census, EmbeddingRow, FailureRow, Receipt, WantedClip
 
 
 def embedding_row(
@@ -35,7 +36,20 @@ def failure_row(clip_id: str | None = None, **changes: object) -> FailureRow:
     return row._replace(**changes)
 
 
-def census(clips: int = 1, too_short: int = 0, too_quiet: int = 0, uri: str = "/data/cough.wav") -> Census:
-    return Census(
-        uri, "123-456", 100, clips, too_short, too_quiet, 2.0, 44100, 1, "wav", "pcm_s16le", "libsndfile", 0, 0.0
+def census(
+    clips: tuple[str, ...] = ("c" * 32,), too_short: int = 0, too_quiet: int = 0, uri: str = "/data/cough.wav", **changes: object
+) -> Census:
+    """The census of a segment of which one take wants all clips, in this order."""
+    wanted = tuple(WantedClip(clip_id, ((0, index),)) for index, clip_id in enumerate(clips))
+    row = Census(
+        uri, "123-456", 100, wanted, (), too_short, too_quiet, 2.0, 44100, 1, "wav", "pcm_s16le", "libsndfile", 0, 0.0
     )
+    return row._replace(**changes)
+
+
+def receipts(segment_id: str, *rows: Row, run_id: str = "run1", file: str = "run1/p/f.rows") -> list[Receipt]:
+    """The receipts for rows of a segment in a file of their own."""
+    builder = FileBuilder(run_id)
+    for row in rows:
+        builder.add(segment_id, row)
+    return builder.receipts(file)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rows.checkpoint import MAGIC, DamagedRecord, FileBuilder, read_all, read_embedding
+from rows.checkpoint import MAGIC, DamagedRecord, FileBuilder, read_all, read_embedding, read_receipts, scan
+from rows.model import EmbeddingRow
 from tests.rows.samples import census, embedding_row, failure_row
 
 
@@ -18,7 +19,7 @@ def test_rows_come_back_as_they_were_added() -> None:
         census(),
         embedding_row(clip_id="e" * 32, seed=2, rms_dbfs=-math.inf),
     ]
-    builder = FileBuilder()
+    builder = FileBuilder("run")
     for row in rows:
         builder.add("segment", row)
     back = list(read_all(builder.data()))
@@ -31,68 +32,116 @@ def test_rows_come_back_as_they_were_added() -> None:
 
 
 def test_the_file_has_the_documented_layout() -> None:
-    builder = FileBuilder()
+    builder = FileBuilder("run")
     row = embedding_row()
     builder.add("s1", row)
     data = builder.data()
     assert data.startswith(MAGIC)
-    length, checksum, json_length = struct.unpack_from("<III", data, len(MAGIC))
-    payload = data[len(MAGIC) + 8 :]
+    (length,) = struct.unpack_from("<I", data, len(MAGIC))
+    second = len(MAGIC) + 8 + length
+    assert data[len(MAGIC) + 12 : second] == b'["run","run"]'
+    length, checksum, json_length = struct.unpack_from("<III", data, second)
+    payload = data[second + 8 :]
     assert (len(payload), zlib.crc32(payload)) == (length, checksum)
     assert payload[4 : 4 + json_length].startswith(b'["embedding","s1",["cccc')
     assert payload[4 + json_length :] == row.embedding.astype("<f4").tobytes()
 
 
 def test_receipts_point_at_the_rows_of_their_segment() -> None:
-    builder = FileBuilder()
+    builder = FileBuilder("run")
     first, second = embedding_row(seed=1), embedding_row(clip_id="e" * 32, seed=2)
     builder.add("s1", first)
     builder.add("s2", second)
     builder.add("s1", failure_row())
-    builder.add("s1", census(clips=2))
+    builder.add("s1", census(("c" * 32, "e" * 32)))
     one, two = builder.receipts("packet/file.rows")
     assert (one.segment_id, one.file, two.segment_id) == ("s1", "packet/file.rows", "s2")
     assert one.failures == (failure_row(),)
-    assert one.census == census(clips=2)
+    assert one.census == census(("c" * 32, "e" * 32))
     assert two.census is None
     assert np.array_equal(read_embedding(builder.data(), two.clips[0].offset).embedding, second.embedding)
     assert read_embedding(builder.data(), one.clips[0].offset).clip_id == first.clip_id
 
 
+def ids(data: bytes) -> list[str]:
+    return [row.clip_id for _, row in read_all(data) if isinstance(row, EmbeddingRow)]
+
+
+def a_file(clips: int) -> bytes:
+    builder = FileBuilder("run")
+    for number in range(clips):
+        builder.add("s", embedding_row(clip_id=str(number)))
+    return builder.data()
+
+
 @given(st.data())
-def test_no_changed_byte_goes_unnoticed(data: st.DataObject) -> None:
-    builder = FileBuilder()
-    builder.add("s", embedding_row())
-    builder.add("s", census())
-    whole = builder.data()
+def test_a_changed_byte_costs_the_row_that_it_is_in_and_no_other(data: st.DataObject) -> None:
+    whole = a_file(4)
+    ends = [record.stop for record in scan(whole)]  # of the run's record and of four rows
     position = data.draw(st.integers(0, len(whole) - 1))
     damaged = bytearray(whole)
     damaged[position] ^= data.draw(st.integers(1, 255))
-    with pytest.raises(DamagedRecord):
-        list(read_all(bytes(damaged)))
+    hit = sum(position >= end for end in ends)
+    expected = [str(number) for number in range(4) if number + 1 != hit or position < len(MAGIC)]
+    assert ids(bytes(damaged)) == expected
+    assert read_receipts(bytes(damaged), "f", "run")[1] > 0
 
 
-@given(st.integers(0, 5000))
-def test_a_file_that_ends_early_gives_its_whole_rows_and_says_so(length: int) -> None:
-    builder = FileBuilder()
-    sizes = [len(builder.data())]
-    for number in range(2):
-        builder.add("s", embedding_row(clip_id=str(number)))
-        sizes.append(len(builder.data()))
-    cut = builder.data()[:length]
-    read = []
-    try:
-        for _, row in read_all(cut):
-            read.append(row.clip_id)
-    except DamagedRecord:
-        assert length not in sizes
-    else:
-        assert length >= sizes[-1] or length in sizes
-    assert len(read) == sum(length >= size for size in sizes[1:])
+@given(st.integers(0, 6000))
+def test_a_file_that_ends_early_gives_its_whole_rows(length: int) -> None:
+    whole = a_file(2)
+    ends = [record.stop for record in scan(whole)][1:]
+    assert ids(whole[:length]) == [str(number) for number, end in enumerate(ends) if length >= end]
+
+
+@given(st.integers(0, 2000), st.integers(1, 2500))
+def test_a_hole_in_a_file_costs_what_it_covers(start: int, size: int) -> None:
+    whole = a_file(4)
+    records = list(scan(whole))[1:]
+    holed = whole[:start] + whole[start + size :]
+    kept = [str(n) for n, record in enumerate(records) if record.stop <= start or record.offset >= start + size]
+    assert ids(holed) == kept
+
+
+@given(st.binary(max_size=3000).filter(lambda data: not data.startswith(MAGIC)))
+def test_bytes_that_are_no_checkpoint_file_give_nothing(data: bytes) -> None:
+    assert list(read_all(data)) == []
+    receipts, damaged = read_receipts(data, "f", "run")
+    assert receipts == []
+    assert damaged == max(1, len(data))
+
+
+def test_an_empty_file_counts_as_damaged() -> None:
+    assert read_receipts(b"", "f", "run") == ([], 1)
+
+
+def test_receipts_read_back_are_those_that_were_given() -> None:
+    builder = FileBuilder("run7")
+    builder.add("s1", embedding_row(clip_id="a", start_s=4.0))
+    builder.add("s2", failure_row("b", manifest_row=3))
+    builder.add("s1", census(("a", "z"), failed_takes=((1, "event_beyond_end", "too late"),)))
+    read, damaged = read_receipts(builder.data(), "run7/p/f.rows", "another")
+    assert read == builder.receipts("run7/p/f.rows")
+    assert damaged == 0
+    assert {receipt.run_id for receipt in read} == {"run7"}
+
+
+def test_rows_belong_to_the_folders_run_where_the_file_does_not_say_so() -> None:
+    builder = FileBuilder("run7")
+    builder.add("s1", embedding_row(clip_id="a"))
+    run_record, _ = scan(builder.data())
+    damaged = bytearray(builder.data())
+    damaged[run_record.offset + 14] ^= 1
+    (receipt,), damaged_bytes = read_receipts(bytes(damaged), "run7/p/f.rows", "folder")
+    assert receipt.run_id == "folder"
+    assert damaged_bytes == run_record.stop - run_record.offset
 
 
 def test_what_is_no_embedding_is_not_read_as_one() -> None:
-    builder = FileBuilder()
+    builder = FileBuilder("run")
     builder.add("s", census())
+    offset = [record.offset for record in scan(builder.data())][1]
     with pytest.raises(DamagedRecord, match="not an embedding"):
-        read_embedding(builder.data(), len(MAGIC))
+        read_embedding(builder.data(), offset)
+    with pytest.raises(DamagedRecord, match="checksum"):
+        read_embedding(builder.data(), offset + 1)

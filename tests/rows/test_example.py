@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rows.example import FEATURE_TYPES, encode_example
+from rows.model import TableRow
 from tests.rows.samples import embedding_row
 
 
@@ -70,13 +71,23 @@ def official(row: object) -> object:
 )
 def test_examples_are_what_protobuf_itself_makes(uri: str, index: int, level: float, seed: int) -> None:
     row = embedding_row(uri=uri, seed=seed, clip_index=index, rms_dbfs=level)
-    data = encode_example(row)
+    data = encode_example(TableRow(row, None, ()))
     assert EXAMPLE.FromString(data) == official(row)
+
+
+@given(st.integers(1, 2**40), st.dictionaries(st.text(max_size=20), st.text(max_size=200), max_size=5))
+def test_a_manifests_row_number_and_columns_are_features_of_their_own(number: int, columns: dict[str, str]) -> None:
+    row = embedding_row()
+    expected = official(row)
+    expected.features.feature["manifest_row"].int64_list.value.append(number)
+    for name, value in columns.items():
+        expected.features.feature[f"metadata/{name}"].bytes_list.value.append(value.encode())
+    assert EXAMPLE.FromString(encode_example(TableRow(row, number, tuple(columns.items())))) == expected
 
 
 def test_the_bytes_are_those_of_protobuf_but_for_the_order_of_the_map() -> None:
     row = embedding_row(rms_dbfs=-math.inf)
-    ours, theirs = encode_example(row), official(row)
+    ours, theirs = encode_example(TableRow(row, None, ())), official(row)
     assert len(ours) == len(theirs.SerializeToString())
     parsed = EXAMPLE.FromString(ours)
     assert parsed.SerializeToString(deterministic=True) == theirs.SerializeToString(deterministic=True)
@@ -84,5 +95,5 @@ def test_the_bytes_are_those_of_protobuf_but_for_the_order_of_the_map() -> None:
 
 def test_every_column_is_a_feature() -> None:
     assert set(FEATURE_TYPES) == set(embedding_row()._fields)
-    parsed = EXAMPLE.FromString(encode_example(embedding_row()))
+    parsed = EXAMPLE.FromString(encode_example(TableRow(embedding_row(), None, ())))
     assert np.array_equal(np.float32(parsed.features.feature["embedding"].float_list.value), embedding_row().embedding)

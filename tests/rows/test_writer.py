@@ -3,6 +3,7 @@ import threading
 import pytest
 
 from rows.checkpoint import read_all
+from rows.store import StoreError
 from rows.writer import CheckpointWriteError, CheckpointWriter
 from tests.rows.samples import census, embedding_row
 
@@ -24,25 +25,25 @@ class Store:
 
 
 def refuse(_path: str, _data: bytes) -> None:
-    raise OSError(28, "No space left on device")
+    raise StoreError("cannot write '/full/disk' of the checkpoint (No space left on device)")
 
 
 def test_rows_are_stored_in_the_folders_of_their_packets() -> None:
     store = Store()
-    writer = CheckpointWriter("/checkpoint/run", store)
+    writer = CheckpointWriter("run", store)
     writer.add("p1", "s1", embedding_row(clip_id="a"))
     writer.add("p2", "s2", embedding_row(clip_id="b"))
     receipts = writer.flush()
     writer.close()
-    assert sorted(path.rsplit("/", 1)[0] for path in store.files) == ["/checkpoint/run/p1", "/checkpoint/run/p2"]
+    assert sorted(path.rsplit("/", 1)[0] for path in store.files) == ["run/p1", "run/p2"]
     by_segment = {receipt.segment_id: receipt for receipt in receipts}
-    assert f"/checkpoint/run/{by_segment['s1'].file}" in store.files
+    assert by_segment["s1"].file in store.files
     assert [reference.clip_id for reference in by_segment["s2"].clips] == ["b"]
 
 
 def test_so_many_rows_are_stored_without_being_asked() -> None:
     store = Store()
-    writer = CheckpointWriter("/c", store, flush_rows=3, flush_s=1e9)
+    writer = CheckpointWriter("run", store, flush_rows=3, flush_s=1e9)
     for number in range(7):
         writer.add("p", "s", embedding_row(clip_id=str(number)))
     assert store.written.acquire(timeout=30)
@@ -54,7 +55,7 @@ def test_so_many_rows_are_stored_without_being_asked() -> None:
 
 def test_a_row_is_stored_when_it_has_waited_long_enough_although_nobody_calls() -> None:
     store = Store()
-    writer = CheckpointWriter("/c", store, flush_s=0.01)
+    writer = CheckpointWriter("run", store, flush_s=0.01)
     writer.add("p", "s", embedding_row(clip_id="lonely"))
     assert store.written.acquire(timeout=30)
     assert store.ids() == ["lonely"]
@@ -63,7 +64,7 @@ def test_a_row_is_stored_when_it_has_waited_long_enough_although_nobody_calls() 
 
 def test_a_finished_packet_is_stored_at_once() -> None:
     store = Store()
-    writer = CheckpointWriter("/c", store, flush_s=1e9)
+    writer = CheckpointWriter("run", store, flush_s=1e9)
     writer.add("p", "s", census())
     writer.finish("p")
     assert store.written.acquire(timeout=30)
@@ -74,7 +75,7 @@ def test_a_finished_packet_is_stored_at_once() -> None:
 
 
 def test_each_receipt_is_given_once() -> None:
-    writer = CheckpointWriter("/c", Store())
+    writer = CheckpointWriter("run", Store())
     writer.add("p", "s", embedding_row())
     assert len(writer.flush()) == 1
     assert writer.receipts() == []
@@ -83,9 +84,9 @@ def test_each_receipt_is_given_once() -> None:
 
 
 def test_a_write_that_fails_is_raised_with_its_place_and_reason() -> None:
-    writer = CheckpointWriter("/full/disk", refuse)
+    writer = CheckpointWriter("run", refuse)
     writer.add("p", "s", embedding_row())
-    with pytest.raises(CheckpointWriteError, match=r"'/full/disk' \(No space left on device\)"):
+    with pytest.raises(CheckpointWriteError, match=r"'/full/disk' of the checkpoint \(No space left on device\)"):
         writer.flush()
     with pytest.raises(CheckpointWriteError):
         writer.receipts()
