@@ -1,4 +1,4 @@
-"""Third stage: packets into receipts for rows. Fetching, decoding, batching, the endpoint and the checkpoint are fused here."""
+"""Fourth stage: packets into receipts for rows. Fetching, decoding, batching, the endpoint and the checkpoint are fused here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import gc
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import apache_beam as beam
 from apache_beam import pvalue
@@ -19,15 +19,19 @@ from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 from audio.clips import ClipSettings
+from audio.decoder_limits import DecoderLimits
+from audio.decoders import Decoders
+from audio.fetch_ahead import FetchAhead
 from endpoint.client import Client
 from endpoint.quiet import keep_secrets_out_of_logs
 from endpoint.settings import EndpointSettings
 from rows.model import Receipt
+from rows.store import open_store
 from rows.writer import CheckpointWriteError, CheckpointWriter
-from transforms.files import write_whole
 from transforms.make_packets import Packet
-from transforms.packet_work import PacketWork, RowSettings
+from transforms.packet_work import PacketWork
 from transforms.quiet import quiet_worker
+from transforms.segment_rows import RowSettings
 from transforms.staging import Stager, StagingArea
 
 COUNTS = "counts"
@@ -41,19 +45,28 @@ class EmbedSettings:
     clips: ClipSettings
     rows: RowSettings
     endpoint: EndpointSettings
-    run_folder: str
-    """The folder of the checkpoint that takes this run's rows."""
+    checkpoint: str
+    """The folder that takes the rows."""
+    run_id: str
+    """Of this run, and the name of its folder in the checkpoint."""
+    decoder_processes: int = 0
+    """Child processes that decode, for each process of the runner; 0: it decodes itself."""
+    decoder_limits: DecoderLimits = field(default_factory=DecoderLimits)
+    retry_failed: bool = False
+    """Whether clips that failed for good in an earlier attempt at their packet are sent again."""
     staging: StagingArea | None = None
     """Where clips are put on Cloud Storage, if URIs are sent."""
     keep_staged: bool = False
 
 
-class _SharedClient:
-    """Holds the process's one client: Shared keeps weak references, and the client is closed with its last user."""
+class _ProcessParts:
+    """What a process has one of: Shared keeps weak references, and all is closed with its last user."""
 
     def __init__(self, settings: EmbedSettings) -> None:
         self.client = Client(settings.endpoint)
         self.stager = None if settings.staging is None else Stager(settings.staging, keep=settings.keep_staged)
+        self.decoders = Decoders(settings.clips, settings.decoder_processes, settings.decoder_limits)
+        self.fetcher = FetchAhead()
         self._lock = threading.Lock()
         self._told: Counter[str] = Counter()
 
@@ -69,18 +82,18 @@ class _SharedClient:
             return new
 
     def __del__(self) -> None:
-        for part in (getattr(self, "client", None), getattr(self, "stager", None)):
-            if part is not None:
+        for name in ("client", "stager", "decoders", "fetcher"):
+            if (part := getattr(self, name, None)) is not None:
                 with contextlib.suppress(Exception):  # it may have no user left to whom it could matter
                     part.close()
 
 
 class _Nothing:
-    """What takes the client's place when nobody needs it any more."""
+    """What takes their place when nobody needs them any more."""
 
 
-def release_client() -> None:
-    """Lets go of this process's client, so that it is closed before the endpoint that a run started ends.
+def release_shared() -> None:
+    """Lets go of this process's client and child processes, so that they end before the endpoint that a run started.
 
     Shared keeps its latest object alive until it is asked for another one.
     """
@@ -98,8 +111,8 @@ class _Embed(beam.DoFn):
         # What is there by now (Beam, above all) stays: the collector need not look through it again and again.
         gc.freeze()
         settings = self._settings
-        tag = repr((settings.endpoint, settings.staging))
-        self._client: _SharedClient | None = self._shared.acquire(lambda: _SharedClient(settings), tag=tag)
+        tag = repr((settings.endpoint, settings.staging, settings.clips, settings.decoder_processes, settings.decoder_limits))
+        self._open_parts: _ProcessParts | None = self._shared.acquire(lambda: _ProcessParts(settings), tag=tag)
         self._counters = {
             name: Metrics.counter("embed", name)
             for name in ("recordings", "embedded", "failed", "staged", "clipped_samples", "requests", "retries")
@@ -110,44 +123,58 @@ class _Embed(beam.DoFn):
         self._unsignalled_ms = 0
 
     def start_bundle(self) -> None:
-        shared, settings = self._open_client, self._settings
-        self._writer = writer = CheckpointWriter(settings.run_folder, write_whole)
-        self._work = PacketWork(settings.rows, settings.clips, settings.endpoint, shared.client, writer, shared.stager)
+        shared, settings = self._parts, self._settings
+        store = open_store(settings.checkpoint)
+        self._writer = CheckpointWriter(settings.run_id, store.write)
+        self._work = PacketWork(
+            settings.rows,
+            settings.endpoint,
+            shared.client,
+            self._writer,
+            store,
+            settings.run_id,
+            shared.fetcher,
+            shared.decoders,
+            shared.stager,
+            retry_failed=settings.retry_failed,
+        )
         self._timestamp: Timestamp | None = None
 
     def process(
         self, element: Packet, timestamp: Timestamp = beam.DoFn.TimestampParam
-    ) -> Iterator[Receipt | pvalue.TaggedOutput]:
+    ) -> Iterator[tuple[str, Receipt] | pvalue.TaggedOutput]:
         self._timestamp = timestamp
         with self._kept_if_it_fails():
-            yield from self._work.work(element)
+            receipts = self._work.work(element)
+        for receipt in receipts:
+            yield receipt.recording_uri, receipt
         yield pvalue.TaggedOutput(COUNTS, self._count())
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         try:
             with self._kept_if_it_fails():
                 receipts = self._work.drain()
-                if (stager := self._open_client.stager) is not None:
+                if (stager := self._parts.stager) is not None:
                     stager.drain()
         finally:
             self._open_writer.close()
         window = GlobalWindow()
         timestamp = self._timestamp if self._timestamp is not None else window.max_timestamp()
         for receipt in receipts:
-            yield WindowedValue(receipt, timestamp, [window])
+            yield WindowedValue((receipt.recording_uri, receipt), timestamp, [window])
         yield pvalue.TaggedOutput(COUNTS, WindowedValue(self._count(), timestamp, [window]))
 
     def teardown(self) -> None:
-        self._client = None
+        self._open_parts = None
         if self._writer is not None:  # after a bundle that was cut off from outside
             with contextlib.suppress(CheckpointWriteError):
                 self._writer.flush()
             self._writer.close()
 
     @property
-    def _open_client(self) -> _SharedClient:
-        assert self._client is not None
-        return self._client
+    def _parts(self) -> _ProcessParts:
+        assert self._open_parts is not None
+        return self._open_parts
 
     @property
     def _open_writer(self) -> CheckpointWriter:
@@ -172,7 +199,7 @@ class _Embed(beam.DoFn):
         counts = self._work.take_counts()
         for name, counter in self._counters.items():
             counter.inc(counts[name])
-        client_counts = self._open_client.take_counts()
+        client_counts = self._parts.take_counts()
         self._throttled.inc(client_counts["throttled_ms"])
         self._unsignalled_ms += client_counts["throttled_ms"]
         throttled_s, self._unsignalled_ms = divmod(self._unsignalled_ms, 1000)
@@ -183,7 +210,7 @@ class _Embed(beam.DoFn):
 
 
 class EmbedPackets(beam.PTransform):
-    """Packets into receipts (main output), and counts of what was sent, by name (tagged COUNTS)."""
+    """Packets into receipts keyed by recordings' URIs (main output), and counts of what was sent, by name (tagged COUNTS)."""
 
     def __init__(self, settings: EmbedSettings) -> None:
         super().__init__()

@@ -1,44 +1,35 @@
-"""The work on a packet, without Beam: fetch, decode, send, and store the rows as the answers come."""
+"""The work on packets, without Beam: fetch ahead, decode, send, and store the rows as the answers come."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from io import BytesIO
 
-import numpy as np
-
-from audio.clips import SAMPLE_RATE_HZ, Clip, ClipSettings, ClipStream, FailedClip, SkippedClip, open_clips
-from audio.errors import AudioError, FetchError
-from audio.fetch import open_recording
+from audio.clips import Clip, FailedClip, SkippedClip
+from audio.decoders import Decoding
+from audio.errors import FetchError
+from audio.fetch_ahead import Source
 from audio.ready_made import ReadyMade, ready_made
-from audio.recording import Recording
+from endpoint.errors import BudgetSpent
 from endpoint.items import ClipObject
 from endpoint.results import Embedded, Outcome, Refused
 from endpoint.settings import EndpointSettings
-from rows.identity import clip_id, segment_id
-from rows.model import Census, EmbeddingRow, FailureRow, Receipt
+from rows.checkpoint import read_receipts
+from rows.held import Held
+from rows.model import EmbeddingRow, Receipt
+from rows.store import Store
 from rows.writer import CheckpointWriter
 from transforms.interruption import INTERRUPTION
 from transforms.make_packets import Packet
 from transforms.outbox import Outbox, Predictor
+from transforms.plan_segments import Task
 from transforms.progress import PROGRESS
+from transforms.segment_line import Decoder, Fetcher, Opened, SegmentLine, close_source
+from transforms.segment_rows import RowSettings, SegmentRows, refused_row
 from transforms.staging import Stager, StagingError
-
-_NO_EMBEDDING = np.empty(0, np.float32)
-
-
-@dataclass(frozen=True)
-class RowSettings:
-    """What is the same in all rows of a run."""
-
-    fingerprint: str
-    model_id: str
-    endpoint: str
-    """The endpoint's resource name."""
 
 
 @dataclass(slots=True)
@@ -47,7 +38,17 @@ class _Packet:
 
     packet_id: str
     waiting: int = 1
-    """Clips without a row, and 1 while the packet is still being decoded."""
+    """Clips without a row, segments that are not decoded, and 1 while the packet is still being looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A segment in the line."""
+
+    packet: _Packet
+    task: Task
+    settled: Container[str]
+    """Clips of it that are not sent: the checkpoint has what became of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class _Ticket:
     """What is kept of a clip while it is on its way. Its samples are not: while a request is out, the client has them."""
 
     packet: _Packet
-    segment: str
+    segment_id: str
     row: EmbeddingRow
     """But for the embedding."""
 
@@ -64,54 +65,92 @@ class PacketWork:
     """Works on packets, one after the other, while requests for earlier ones are in flight.
 
     `work`, `flush`, `drain` and `abandon` are called on one thread; answers are handled on the client's. After an error that
-    ends the run, the first three raise it; what was answered before is stored first. Requests may hold clips of
-    several packets: a packet's last rows come after `work` has returned.
+    ends the run, the first three raise it; what was answered before is stored first. Segments and clips of several packets
+    are under way at a time: a packet's last rows come after `work` has returned. Once the run's budget of requests is used up
+    nothing is sent or decoded any more, and nothing is raised.
 
     Args:
       rows: what is the same in all rows.
-      clips: which clips there are.
       endpoint: in which form clips are sent.
       client: what is asked for embeddings.
       writer: where the rows go; closed by the caller.
+      store: the checkpoint, for what an earlier attempt at the same packet has stored.
+      run_id: of this run.
+      fetcher: fetches recordings ahead.
+      decoder: decodes their segments.
       stager: puts clips on Cloud Storage, where URIs are sent.
-      open_file: opens a recording; AudioError says why it cannot.
+      retry_failed: clips that failed for good in an earlier attempt are sent again, too.
     """
 
     def __init__(
         self,
         rows: RowSettings,
-        clips: ClipSettings,
         endpoint: EndpointSettings,
         client: Predictor,
         writer: CheckpointWriter,
+        store: Store,
+        run_id: str,
+        fetcher: Fetcher,
+        decoder: Decoder,
         stager: Stager | None = None,
-        open_file: Callable[[Recording], BinaryIO] = open_recording,
+        *,
+        retry_failed: bool = False,
     ) -> None:
         self._rows = rows
-        self._clips = clips
         self._sends_uris = endpoint.send == "uris"
+        self._wait_s = endpoint.timeout_s
         self._writer = writer
-        self._open_file = open_file
+        self._store = store
+        self._run_id = run_id
+        self._retry_failed = retry_failed
+        self._line = SegmentLine[_Turn](fetcher, decoder)
         self._outbox = Outbox[_Ticket](endpoint, client, stager, self._answered, self._unstaged, self._count)
         self._lock = threading.Lock()
         self._error: Exception | None = None
+        self._is_spent = False
         self._counts: Counter[str] = Counter()
 
     def work(self, packet: Packet) -> list[Receipt]:
-        """Decodes a packet and sends its clips; returns receipts for rows stored so far, of this and earlier packets."""
+        """Takes on a packet, and decodes and sends what is ahead of it in line.
+
+        Returns receipts for rows stored so far, of this and earlier packets; of those that an earlier attempt at this
+        packet has stored, too: the runner has dropped those that it returned.
+        """
+        if self._is_spent:
+            return self._writer.receipts()
+        stored = self._stored(packet)
+        held = {segment_id: Held(receipts) for segment_id, receipts in _by_segment(stored).items()}
         state = _Packet(packet.packet_id)
-        for segment in packet.segments:
-            self._segment(state, segment.recording)
+        try:
+            for task in packet.tasks:
+                before = held.get(task.segment_id)
+                settled = frozenset(task.settled)
+                if before is not None:
+                    settled |= before.settled(retry_failed=self._retry_failed).keys()
+                    if before.is_done(task.segment_id, settled, retry_failed=self._retry_failed):
+                        continue
+                with self._lock:
+                    state.waiting += 1
+                self._line.add(_Turn(state, task, settled), task.segment)
+                while self._line.is_full:
+                    self._next()
+        except BudgetSpent:
+            self._stop()
         self._one_less(state)
-        return self._writer.receipts()
+        return stored + self._writer.receipts()
 
     def flush(self) -> None:
-        """Sends the clips that wait for others to fill up a request."""
+        """Decodes what is in line, and sends the clips that wait for others to fill up a request."""
+        while len(self._line):
+            self._next()
         self._outbox.flush()
 
     def drain(self) -> list[Receipt]:
-        """Sends what is left, waits until all is answered and stored; returns the receipts not yet returned."""
-        self.flush()
+        """Does what is left, waits until all is answered and stored; returns the receipts not yet returned."""
+        try:
+            self.flush()
+        except BudgetSpent:
+            self._stop()
         self._outbox.wait()
         receipts = self._writer.flush()
         self._raise_error()
@@ -123,6 +162,7 @@ class PacketWork:
         Args:
           wait_s: how long to wait for the answers to requests that are out, for they are paid for.
         """
+        self._line.close()
         self._outbox.abandon(wait_s=wait_s)
         self._writer.flush()
 
@@ -132,72 +172,69 @@ class PacketWork:
             counts, self._counts = self._counts, Counter()
             return counts
 
-    def _segment(self, state: _Packet, recording: Recording) -> None:
-        segment = segment_id(recording)
-        counts: Counter[str] = Counter()
-        stream: ClipStream | None = None
-        failure: tuple[str, AudioError, float | None] | None = None
+    def _stored(self, packet: Packet) -> list[Receipt]:
+        """Receipts for what is in the packet's own folder: an earlier attempt at it stored that before it failed."""
+        names = sorted(self._store.names(f"{self._run_id}/{packet.packet_id}/"))
+        return [receipt for name in names for receipt in read_receipts(self._store.read(name), name, self._run_id)[0]]
+
+    def _stop(self) -> None:
+        """The budget is used up: what is out is waited for, and all else is left for the next run."""
+        self._is_spent = True
+        self._line.close()
+        self._outbox.abandon(wait_s=self._wait_s)
+
+    def _next(self) -> None:
+        """Works on the first segment in the line."""
+        opened = self._line.take()
+        turn = opened.ticket
+        rows = SegmentRows(self._rows, turn.task)
+        decoding = opened.decoding
         try:
-            with self._open_file(recording) as file, closing(open_clips(file, self._clips)) as stream:
-                itself = ready_made(recording, file) if self._sends_uris else None
-                for item in stream:
-                    INTERRUPTION.raise_if_asked()
-                    counts["clips"] += 1
-                    match item:
-                        case Clip():
-                            self._send(state, segment, recording, stream, item, itself)
-                        case SkippedClip():
-                            counts[item.reason] += 1
-                        case FailedClip():
-                            self._fail_clip(state, recording, item)
-            if stream.error is not None:
-                # What is on Cloud Storage is fetched while it is decoded.
-                stage = "fetch" if isinstance(stream.error, FetchError) else "decode"
-                failure = stage, stream.error, stream.error_s
-        except AudioError as error:
-            failure = "fetch", error, None
-        INTERRUPTION.raise_if_asked()  # or what was decoded until then would be taken for all there is
-        if failure is not None:
-            self._fail(state, recording, *failure)
-        self._writer.add(state.packet_id, segment, _census(recording, stream, counts))
-        self._count("recordings", 1)
+            if decoding is not None:
+                self._clips(turn, rows, decoding, opened.source)
+            INTERRUPTION.raise_if_asked()  # or what was decoded until then would be taken for all there is
+        finally:
+            if decoding is not None:
+                decoding.close()
+            close_source(opened.source)
+        self._conclude(turn, rows, opened)
+        self._one_less(turn.packet)
 
-    def _row(self, recording: Recording, stream: ClipStream, clip: Clip) -> EmbeddingRow:
-        """The clip's row, but for its embedding."""
-        return EmbeddingRow(
-            clip_id=clip_id(recording, clip.channel, clip.start_sample, self._rows.fingerprint),
-            recording_uri=recording.uri,
-            recording_version=recording.version,
-            channel=clip.channel,
-            clip_index=clip.clip_index,
-            start_s=clip.start_s,
-            end_s=clip.end_s,
-            padded_s=clip.padded_s,
-            rms_dbfs=clip.rms_dbfs,
-            peak_dbfs=clip.peak_dbfs,
-            source_rate_hz=stream.source.rate_hz,
-            source_channels=stream.source.channels,
-            codec=stream.source.codec,
-            model_id=self._rows.model_id,
-            endpoint=self._rows.endpoint,
-            fingerprint=self._rows.fingerprint,
-            embedding=_NO_EMBEDDING,
-        )
+    def _clips(self, turn: _Turn, rows: SegmentRows, decoding: Decoding, source: Source) -> None:
+        recording = turn.task.segment.recording
+        itself = ready_made(recording, BytesIO(source)) if self._sends_uris and isinstance(source, bytes) else None
+        for item in decoding:
+            INTERRUPTION.raise_if_asked()
+            match item:
+                case Clip():
+                    row = rows.clip(item, decoding.source)
+                    if row.clip_id not in turn.settled:
+                        self._send(_Ticket(turn.packet, turn.task.segment_id, row), item, itself)
+                case SkippedClip():
+                    rows.skipped(item)
+                case FailedClip():
+                    self._writer.add(turn.packet.packet_id, turn.task.segment_id, rows.failed_clip(item))
+                    self._count("failed", 1)
 
-    def _send(
-        self,
-        state: _Packet,
-        segment: str,
-        recording: Recording,
-        stream: ClipStream,
-        clip: Clip,
-        itself: ReadyMade | None,
-    ) -> None:
+    def _conclude(self, turn: _Turn, rows: SegmentRows, opened: Opened[_Turn]) -> None:
+        packet_id, segment_id = turn.packet.packet_id, turn.task.segment_id
+        decoding = opened.decoding
+        error = opened.error if decoding is None else decoding.error
+        if error is not None:
+            # What is on Cloud Storage is fetched while it is decoded.
+            stage = "fetch" if isinstance(error, FetchError) else "decode"
+            start_s = None if decoding is None else decoding.error_s
+            self._writer.add(packet_id, segment_id, rows.failed(stage, error, start_s))
+        census = rows.census(None, []) if decoding is None else rows.census(decoding.info, decoding.failed_takes)
+        self._writer.add(packet_id, segment_id, census)
+        if turn.task.segment.start_s == 0:
+            self._count("recordings", 1)
+
+    def _send(self, ticket: _Ticket, clip: Clip, itself: ReadyMade | None) -> None:
         self._raise_error()
         self._writer.raise_error()
-        ticket = _Ticket(state, segment, self._row(recording, stream, clip))
         with self._lock:
-            state.waiting += 1
+            ticket.packet.waiting += 1
         if itself is not None and itself.holds(clip):
             self._outbox.add_object(ticket, ClipObject(itself.bucket, itself.name))
         else:
@@ -215,7 +252,7 @@ class PacketWork:
                 if isinstance(result, Embedded):
                     endpoint = f"{ticket.row.endpoint}@{result.deployed_model_id}"
                     row = ticket.row._replace(embedding=result.embedding, endpoint=endpoint)
-                    self._writer.add(ticket.packet.packet_id, ticket.segment, row)
+                    self._writer.add(ticket.packet.packet_id, ticket.segment_id, row)
                     self._count("embedded", 1)
                 else:
                     self._fail_sent(ticket, "endpoint", result)
@@ -237,52 +274,8 @@ class PacketWork:
             self._writer.finish(state.packet_id)
 
     def _fail_sent(self, ticket: _Ticket, stage: str, refused: Refused) -> None:
-        row = ticket.row
-        failure = FailureRow(
-            row.recording_uri,
-            row.recording_version,
-            row.clip_id,
-            row.channel,
-            row.start_s,
-            stage,
-            refused.code,
-            refused.message,
-            refused.retryable,
-            refused.attempts,
-        )
-        self._writer.add(ticket.packet.packet_id, ticket.segment, failure)
+        self._writer.add(ticket.packet.packet_id, ticket.segment_id, refused_row(ticket.row, stage, refused))
         self._count("failed", 1)
-
-    def _fail_clip(self, state: _Packet, recording: Recording, clip: FailedClip) -> None:
-        row = FailureRow(
-            recording.uri,
-            recording.version,
-            clip_id(recording, clip.channel, clip.start_sample, self._rows.fingerprint),
-            clip.channel,
-            clip.start_sample / SAMPLE_RATE_HZ,
-            "decode",
-            clip.code,
-            clip.message,
-            retryable=False,
-            attempts=0,
-        )
-        self._writer.add(state.packet_id, segment_id(recording), row)
-        self._count("failed", 1)
-
-    def _fail(self, state: _Packet, recording: Recording, stage: str, error: AudioError, start_s: float | None) -> None:
-        row = FailureRow(
-            recording.uri,
-            recording.version,
-            None,
-            None,
-            start_s,
-            stage,
-            error.code,
-            error.message,
-            error.retryable,
-            attempts=0,
-        )
-        self._writer.add(state.packet_id, segment_id(recording), row)
 
     def _count(self, name: str, by: int) -> None:
         PROGRESS.add(name, by)
@@ -290,25 +283,12 @@ class PacketWork:
             self._counts[name] += by
 
     def _raise_error(self) -> None:
-        if self._error is not None:
+        if self._error is not None and not (self._is_spent and isinstance(self._error, BudgetSpent)):
             raise self._error
 
 
-def _census(recording: Recording, stream: ClipStream | None, counts: Counter[str]) -> Census:
-    info = stream.info if stream is not None else None
-    return Census(
-        recording_uri=recording.uri,
-        recording_version=recording.version,
-        size_bytes=recording.size_bytes,
-        clips=counts["clips"],
-        skipped_too_short=counts["too_short"],
-        skipped_too_quiet=counts["too_quiet"],
-        duration_s=info.duration_s if info else None,
-        source_rate_hz=info.source_rate_hz if info else None,
-        source_channels=info.source_channels if info else None,
-        container=info.container if info else None,
-        codec=info.codec if info else None,
-        decoder=info.decoder if info else None,
-        gaps=info.gaps if info else 0,
-        gap_s=info.gap_s if info else 0.0,
-    )
+def _by_segment(receipts: Sequence[Receipt]) -> dict[str, list[Receipt]]:
+    found: dict[str, list[Receipt]] = {}
+    for receipt in receipts:
+        found.setdefault(receipt.segment_id, []).append(receipt)
+    return found

@@ -1,4 +1,4 @@
-"""Last stage: the summary of the run, combined from rows, since a templated job has no launcher that could count."""
+"""Seventh stage: the summary of the run, combined from rows, since a templated job has no launcher that could count."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def summarise(counts: Counts, ignored: list[str], facts: Mapping[str, Any]) -> d
         stage, code = name.split("/", 1)
         failures.setdefault(stage, {})[code] = count
     skipped = _below(counts, "skipped")
-    statuses = ("embedded", "partial", "skipped", "failed")
+    statuses = ("embedded", "partial", "skipped", "failed", "unfinished")
     return {
         "recordings": counts.get("recordings", 0),
         "recordings_by_status": {status: counts.get(f"recordings/{status}", 0) for status in statuses},
         "clips": counts.get("clips", 0),
         "embedded": counts.get("embedded", 0),
-        "reused": 0,
+        "reused": counts.get("reused", 0),
         "failed": counts.get("failed", 0),
         "skipped": sum(skipped.values()),
         "skipped_by_reason": skipped,
@@ -74,6 +74,9 @@ def summarise(counts: Counts, ignored: list[str], facts: Mapping[str, Any]) -> d
         "retryable_failures": counts.get("retryable_failures", 0),
         "audio_s": counts.get("audio_ms", 0) / 1000,
         "gaps_filled": counts.get("gaps", 0),
+        "rows": counts.get("rows", 0),
+        "left": {"recordings": counts.get("recordings/unfinished", 0), "clips": counts.get("left/clips", 0)},
+        "damaged_checkpoint_files": counts.get("damaged_files", 0),
         "requests": counts.get("requests", 0),
         "retries": counts.get("retries", 0),
         "retries_by_code": _below(counts, "retries"),

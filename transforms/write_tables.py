@@ -1,11 +1,11 @@
-"""Fifth stage: the tables. Rows are read from the checkpoint's files and written in one go; they cross no shuffle."""
+"""Sixth stage: the tables. Rows are read from the checkpoint's files and written in one go; they cross no shuffle."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import BinaryIO, Generic, Literal, TypeVar
+from typing import Any, BinaryIO, Generic, Literal, TypeVar
 
 import apache_beam as beam
 import pyarrow as pa
@@ -14,11 +14,13 @@ from apache_beam.io.tfrecordio import _TFRecordUtil
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from rows.arrow import EMBEDDINGS_SCHEMA, RECORDINGS_SCHEMA, embeddings_table, recordings_table
+from rows.arrow import RECORDINGS_SCHEMA, embeddings_schema, embeddings_table, recordings_table
 from rows.checkpoint import DamagedRecord, read_embedding
 from rows.example import encode_example
-from rows.model import EmbeddingRow, FailureRow, RecordingRow
-from transforms.files import read_whole
+from rows.model import FailureRow, RecordingRow, TableRow
+from rows.store import Store, open_store
+from transforms.choose_rows import Place
+from transforms.quiet import quiet_worker
 from transforms.shards import WriteShards
 
 OutputFormat = Literal["tfrecord", "parquet"]
@@ -29,16 +31,34 @@ _ROWS_PER_GROUP = 4096
 T = TypeVar("T")
 
 
-def read_places(folder: str, place: tuple[str, Iterable[tuple[int, ...]]]) -> list[EmbeddingRow]:
-    """The rows that `place` (a checkpoint file below `folder`, offsets in it) names, in the order of the file."""
-    file, offsets = place
-    data = read_whole(f"{folder}/{file}")
+def read_places(store: Store, places: tuple[str, Iterable[tuple[Place, ...]]]) -> list[TableRow]:
+    """The rows that come from the `places` in a file of the checkpoint, in the order of the file."""
+    file, of_recordings = places
+    data = store.read(file)
+    rows: list[TableRow] = []
     try:
-        return [read_embedding(data, offset) for offset in sorted(offset for some in offsets for offset in some)]
+        for place in sorted(place for some in of_recordings for place in some):
+            clip = read_embedding(data, place.offset)
+            rows += (
+                TableRow(clip._replace(clip_index=use.clip_index), use.manifest_row, use.metadata) for use in place.uses
+            )
     except DamagedRecord as error:
         raise DamagedRecord(
-            f"{file!r} of the checkpoint {folder!r} was changed after it was written: {error}"
+            f"{file!r} of the checkpoint {store.folder!r} was changed after it was written: {error}"
         ) from None
+    return rows
+
+
+class _ReadRows(beam.DoFn):
+    def __init__(self, checkpoint: str) -> None:
+        self._checkpoint = checkpoint
+
+    def setup(self) -> None:
+        quiet_worker()
+        self._store = open_store(self._checkpoint)
+
+    def process(self, element: tuple[str, Iterable[tuple[Place, ...]]]) -> Iterator[list[TableRow]]:
+        yield read_places(self._store, element)
 
 
 class TFRecordWriter:
@@ -47,7 +67,7 @@ class TFRecordWriter:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
-    def write(self, element: list[EmbeddingRow]) -> None:
+    def write(self, element: list[TableRow]) -> None:
         """Appends rows, a record each."""
         for row in element:
             _TFRecordUtil.write_record(self._file, encode_example(row))
@@ -72,8 +92,13 @@ class ParquetWriter(Generic[T]):
         self._writer.close()
 
 
-EMBEDDINGS_TO_PARQUET = partial(ParquetWriter[EmbeddingRow], schema=EMBEDDINGS_SCHEMA, to_table=embeddings_table)
 RECORDINGS_TO_PARQUET = partial(ParquetWriter[RecordingRow], schema=RECORDINGS_SCHEMA, to_table=recordings_table)
+
+
+def embeddings_to_parquet(*, has_manifest: bool) -> Callable[[BinaryIO], ParquetWriter[TableRow]]:
+    """What opens a Parquet file of embeddings."""
+    schema = embeddings_schema(has_manifest=has_manifest)
+    return partial(ParquetWriter[TableRow], schema=schema, to_table=partial(embeddings_table, schema=schema))
 
 
 class FailuresWriter:
@@ -94,26 +119,27 @@ class WriteEmbeddings(beam.PTransform):
     """Places of rows into `PREFIX-SSSSS-of-NNNNN.tfrecord` or `.parquet`.
 
     Args:
-      run_folder: the checkpoint's folder that the places are relative to.
+      checkpoint: the folder that the places' files are in.
       prefix: of the files' names.
       output_format: `tfrecord` (a `tf.train.Example` a row, see rows.example) or `parquet` (see rows.arrow).
       run_id: of this run.
+      has_manifest: whether rows have a manifest's row number and columns.
 
     Returns the names of the files.
     """
 
-    def __init__(self, run_folder: str, prefix: str, output_format: OutputFormat, run_id: str) -> None:
+    def __init__(
+        self, checkpoint: str, prefix: str, output_format: OutputFormat, run_id: str, *, has_manifest: bool = False
+    ) -> None:
         super().__init__()
-        self._run_folder = run_folder
-        writer = TFRecordWriter if output_format == "tfrecord" else EMBEDDINGS_TO_PARQUET
+        self._read = _ReadRows(checkpoint)
+        writer: Callable[[BinaryIO], Any] = TFRecordWriter
+        if output_format == "parquet":
+            writer = embeddings_to_parquet(has_manifest=has_manifest)
         self._write = WriteShards(prefix, f".{output_format}", writer, run_id)
 
     def expand(self, places: beam.PCollection) -> beam.PCollection:
-        return (
-            places
-            | "Read rows" >> beam.Map(lambda place, folder: read_places(folder, place), self._run_folder)
-            | "Write" >> self._write
-        )
+        return places | "Read rows" >> beam.ParDo(self._read) | "Write" >> self._write
 
 
 class _GatherRecordings(beam.DoFn):

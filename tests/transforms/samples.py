@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from audio.recording import Recording, Segment
+from audio.clips import ClipSettings
+from audio.recording import Recording, Segment, Take
 from rows.checkpoint import FileBuilder, Row
 from rows.identity import packet_id, segment_id
 from rows.model import Receipt
 from transforms.make_packets import Packet
+from transforms.plan_segments import Task
 
 RATE_HZ = 16000
 """Recordings of this rate are not resampled, so that their clips are their own samples."""
@@ -34,14 +36,26 @@ def recording(path: Path) -> Recording:
     return Recording(str(path), f"{status.st_size}-{status.st_mtime_ns}", status.st_size)
 
 
-def packet(*recordings: Recording) -> Packet:
+def task(of: Recording, *settled: str, clips: ClipSettings | None = None) -> Task:
+    """The whole of a recording, to be decoded."""
+    settings = clips or ClipSettings()
+    segment = Segment(of, (Take(settings.channel),))
+    return Task(segment_id(segment, settings.choice), segment, settled)
+
+
+def packet(*recordings: Recording, clips: ClipSettings | None = None) -> Packet:
     """A packet of these recordings."""
-    return Packet(packet_id(map(segment_id, recordings)), tuple(map(Segment, recordings)))
+    return packet_of(*(task(of, clips=clips) for of in recordings))
+
+
+def packet_of(*tasks: Task) -> Packet:
+    """A packet of these tasks."""
+    return Packet(packet_id(task.segment_id for task in tasks), tasks)
 
 
 def store(folder: Path, name: str, rows: Iterable[tuple[str, Row]]) -> list[Receipt]:
     """Writes a checkpoint file of (segment, row); its receipts."""
-    builder = FileBuilder()
+    builder = FileBuilder(name.partition("/")[0])
     for segment, row in rows:
         builder.add(segment, row)
     path = folder / name

@@ -19,12 +19,14 @@ from emulator.process import LocalEndpoint, start_local_endpoint
 from endpoint.errors import RunEnded
 from endpoint.settings import EndpointSettings
 from rows.checkpoint import read_all
-from rows.identity import clip_id, segment_id
+from rows.identity import clip_id
 from rows.model import Census, EmbeddingRow, Receipt
+from rows.store import open_store
+from tests.transforms.packet_work import plan_of
 from tests.transforms.samples import packet, recording, write_wav
 from transforms.choose_rows import choose
-from transforms.embed_packets import COUNTS, EmbedPackets, EmbedSettings, release_client
-from transforms.packet_work import RowSettings
+from transforms.embed_packets import COUNTS, EmbedPackets, EmbedSettings, release_shared
+from transforms.segment_rows import RowSettings
 from transforms.write_tables import read_places
 
 LENGTHS_S = {"a.wav": 9.0, "b.wav": 0.5, "c.wav": 4.0}
@@ -35,7 +37,7 @@ CLIPS = {"a.wav": 5, "b.wav": 1, "c.wav": 2}
 def local() -> Iterator[LocalEndpoint]:
     with start_local_endpoint() as endpoint:
         yield endpoint
-        release_client()
+        release_shared()
 
 
 @pytest.fixture(scope="module")
@@ -44,26 +46,28 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
     return [recording(write_wav(folder / name, seconds, seed=7)) for name, seconds in LENGTHS_S.items()]
 
 
-def settings(local: LocalEndpoint, run_folder: Path, name: str | None = None) -> EmbedSettings:
+def settings(local: LocalEndpoint, checkpoint: Path, name: str | None = None) -> EmbedSettings:
     endpoint = EndpointSettings(name or local.endpoint_name, local.host, max_attempts=2)
-    return EmbedSettings(ClipSettings(), RowSettings("f" * 16, "stand-in", endpoint.name), endpoint, str(run_folder))
+    rows = RowSettings("f" * 16, "stand-in", endpoint.name)
+    return EmbedSettings(ClipSettings(), rows, endpoint, str(checkpoint), "run", decoder_processes=2)
 
 
 def threads(name: str) -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == name]
 
 
-def run(of: EmbedSettings, recordings: list[Recording], run_folder: Path) -> dict[str, int]:
+def run(of: EmbedSettings, recordings: list[Recording]) -> dict[str, int]:
     """Embeds packets of two and of one recording; checks receipts and rows; the metrics."""
-    uris = {segment_id(some): some.uri for some in recordings}
+    store = open_store(of.checkpoint)
 
-    def are_receipts(actual: list[Receipt]) -> None:
-        for segment, uri in uris.items():
-            places, row, failures = choose(some for some in actual if some.segment_id == segment)
+    def are_receipts(actual: list[tuple[str, Receipt]]) -> None:
+        for plan in plan_of(packet(*recordings)):
+            uri = plan.recording.uri
+            mine = [receipt for key, receipt in actual if key == uri]
+            places, row, failures, _ = choose(plan, mine, may_be_unfinished=False)
             assert (row.recording_uri, row.embedded, failures) == (uri, CLIPS[Path(uri).name], [])
-            for file, reference in places:
-                (read,) = read_places(str(run_folder), (file, [(reference.offset,)]))
-                assert read.clip_id == reference.clip_id
+            for file, place in places:
+                ((read, _, _),) = read_places(store, (file, [(place,)]))
                 assert read.recording_uri == uri
                 assert np.isfinite(read.embedding).all()
 
@@ -85,7 +89,7 @@ def run(of: EmbedSettings, recordings: list[Recording], run_folder: Path) -> dic
 def test_packets_become_receipts_for_stored_rows(
     local: LocalEndpoint, recordings: list[Recording], tmp_path: Path
 ) -> None:
-    metrics = run(settings(local, tmp_path), recordings, tmp_path)
+    metrics = run(settings(local, tmp_path), recordings)
     assert {name: count for name, count in metrics.items() if count} == {"recordings": 3, "embedded": 8, "requests": 2}
     assert {"failed", "retries", "throttled_ms", "staged", "clipped_samples"} <= metrics.keys()
     assert {path.parent.name for path in tmp_path.rglob("*.rows")} == {
@@ -117,9 +121,9 @@ def test_a_process_keeps_one_client_until_it_is_released(
     local: LocalEndpoint, recordings: list[Recording], tmp_path: Path
 ) -> None:
     for number in range(2):
-        run(settings(local, tmp_path / str(number)), recordings, tmp_path / str(number))
+        run(settings(local, tmp_path / str(number)), recordings)
         assert len(threads("hear-endpoint-client")) == 1
-    release_client()
+    release_shared()
     assert not threads("hear-endpoint-client")
 
 
@@ -133,7 +137,7 @@ def test_a_run_that_ends_says_why_and_leaves_no_rows_of_clips(
         pipeline.run()
     rows = [row for path in tmp_path.rglob("*.rows") for _, row in read_all(path.read_bytes())]
     assert all(isinstance(row, Census) for row in rows)
-    release_client()
+    release_shared()
     assert not threads("checkpoint-writer")
     assert not threads("hear-endpoint-client")
 
@@ -141,7 +145,7 @@ def test_a_run_that_ends_says_why_and_leaves_no_rows_of_clips(
 def test_ids_are_those_of_the_recordings_and_not_of_the_run(
     local: LocalEndpoint, recordings: list[Recording], tmp_path: Path
 ) -> None:
-    run(settings(local, tmp_path), recordings, tmp_path)
+    run(settings(local, tmp_path), recordings)
     rows = [row for path in tmp_path.rglob("*.rows") for _, row in read_all(path.read_bytes())]
     assert {row.clip_id for row in rows if isinstance(row, EmbeddingRow)} == {
         clip_id(some, "mean", 32000 * clip, "f" * 16)

@@ -18,11 +18,10 @@ from audio.clips import ClipSettings
 from audio.errors import StorageError
 from audio.recording import Recording
 from endpoint.errors import RunEnded
-from rows.identity import segment_id
-from rows.model import Census, FailureRow, Receipt
+from rows.model import Census, FailureRow, Receipt, WantedClip
 from tests.transforms.fake_endpoint import MODEL, FakeEndpoint, PromptEndpoint, embed, refuse
-from tests.transforms.packet_work import NAME, SlowStore, Store, id_of, working
-from tests.transforms.samples import noise, packet, recording, write_wav
+from tests.transforms.packet_work import NAME, SlowStore, Store, id_of, plan_of, working
+from tests.transforms.samples import noise, packet, recording, task, write_wav
 from transforms.choose_rows import choose
 
 
@@ -65,15 +64,15 @@ def test_a_segments_census_counts_what_is_sent_and_what_is_skipped(tmp_path: Pat
     data = bytearray(silent.read_bytes())
     data[44:] = bytes(len(data) - 44)
     silent.write_bytes(data)
-    store = Store()
-    with working(PromptEndpoint(), store, clips=ClipSettings(min_rms_dbfs=-60.0)) as (work, _):
-        work.work(packet(heard, recording(silent)))
+    store, clips = Store(), ClipSettings(min_rms_dbfs=-60.0)
+    with working(PromptEndpoint(), store, clips=clips) as (work, _):
+        work.work(packet(heard, recording(silent), clips=clips))
         work.drain()
     by_uri = {census.recording_uri: census for census in store.censuses()}
-    assert by_uri[heard.uri] == Census(
-        heard.uri, heard.version, heard.size_bytes, 3, 1, 0, 4.25, 16000, 1, "wav", "pcm_s16le", "libsndfile", 0, 0.0
-    )
-    assert (by_uri[str(silent)].clips, by_uri[str(silent)].skipped_too_quiet) == (2, 2)
+    clips_of = tuple(WantedClip(id_of(heard, index), ((0, index),)) for index in range(2))
+    facts = (4.25, 16000, 1, "wav", "pcm_s16le", "libsndfile", 0, 0.0)
+    assert by_uri[heard.uri] == Census(heard.uri, heard.version, heard.size_bytes, clips_of, (), 1, 0, *facts)
+    assert (by_uri[str(silent)].clips, by_uri[str(silent)].skipped_too_quiet) == ((), 2)
     assert len(store.embedded()) == 2
 
 
@@ -101,7 +100,7 @@ def test_requests_for_a_packet_may_be_answered_while_later_ones_are_worked_on(
     assert {row.clip_id for row in store.embedded()} == {id_of(five_clips, n) for n in range(5)} | {
         id_of(later, n) for n in range(2)
     }
-    assert {receipt.segment_id for receipt in receipts} == {segment_id(five_clips), segment_id(later)}
+    assert {receipt.segment_id for receipt in receipts} == {task(five_clips).segment_id, task(later).segment_id}
 
 
 def test_a_slow_request_does_not_keep_the_rest_from_being_stored(five_clips: Recording, tmp_path: Path) -> None:
@@ -292,8 +291,9 @@ def test_a_bad_file_is_a_failure_of_its_stage_and_spoils_no_neighbour(tmp_path: 
         Counter(row.recording_uri for row in store.embedded())
         == Counter({good[0].uri: 3, good[1].uri: 3, bad.uri: clips}) - Counter()
     )
-    for receipt in receipts:
-        _, row, _ = choose([receipt])
+    for plan in plan_of(packet(good[0], bad, good[1])):
+        of_plan = [receipt for receipt in receipts if receipt.recording_uri == plan.recording.uri]
+        row = choose(plan, of_plan, may_be_unfinished=False).recording
         assert row.status == ("embedded" if row.recording_uri != bad.uri else "partial" if clips else "failed")
 
 
@@ -331,11 +331,11 @@ class BreaksOff(io.BytesIO):
 def test_storage_that_fails_while_it_is_decoded_is_a_failure_to_fetch_that_may_be_tried_again(tmp_path: Path) -> None:
     of = recording(write_wav(tmp_path / "a.wav", 60.0))
 
-    def open_file(_: Recording) -> BinaryIO:
+    def fetch(_: Recording) -> BinaryIO:
         return BreaksOff((tmp_path / "a.wav").read_bytes())
 
     store = Store()
-    with working(PromptEndpoint(), store, open_file=open_file) as (work, _):
+    with working(PromptEndpoint(), store, fetch=fetch) as (work, _):
         work.work(packet(of))
         work.drain()
     (failure,) = store.failures()
@@ -389,9 +389,12 @@ def test_every_clip_has_exactly_one_outcome(
     sent = sum(clips for _, clips in order)
     assert sum(failure.stage == "endpoint" for failure in store.failures()) == sum(number < sent for number in refused)
     assert sorted(census.recording_uri for census in store.censuses()) == sorted(of.uri for of, _ in order)
-    assert {f"/run/{receipt.file}" for receipt in receipts} == set(store.files)
+    assert {receipt.file for receipt in receipts} == set(store.files)
     for of, clips in order:
-        places, row, failures = choose(r for r in receipts if r.segment_id == segment_id(of))
+        (plan,) = plan_of(packet(of))
+        of_plan = [receipt for receipt in receipts if receipt.recording_uri == of.uri]
+        places, row, failures, left = choose(plan, of_plan, may_be_unfinished=False)
+        assert left == 0
         assert (row.clips, row.embedded, row.failed) == (
             clips + row.skipped_too_short,
             len(places),

@@ -20,7 +20,8 @@ from rows.model import EmbeddingRow, FailureRow, Receipt, RecordingRow
 from tests.rows.samples import census, embedding_row, failure_row
 from tests.rows.test_example import EXAMPLE, official
 from tests.transforms.samples import store
-from transforms.choose_rows import choose
+from rows.store import open_store
+from transforms.choose_rows import Place, Use
 from transforms.write_tables import OutputFormat, WriteEmbeddings, WriteFailures, WriteRecordings, read_places
 
 ROWS = [
@@ -35,14 +36,19 @@ ROWS[3] = ROWS[3]._replace(rms_dbfs=-math.inf, peak_dbfs=-math.inf, embedding=np
 @pytest.fixture
 def receipts(tmp_path: Path) -> list[Receipt]:
     """Receipts for ROWS in two checkpoint files, which hold other rows too."""
-    other = [("other", embedding_row(clip_id="not asked for")), ("s", failure_row()), ("s", census(7))]
-    first = store(tmp_path / "run", "p/0.rows", [("s", row) for row in ROWS[4:]] + other)
-    second = store(tmp_path / "run", "q/0.rows", other + [("s", row) for row in ROWS[:4]])
+    other = [("other", embedding_row(clip_id="not asked for")), ("s", failure_row()), ("s", census())]
+    first = store(tmp_path / "run", "run/p/0.rows", [("s", row) for row in ROWS[4:]] + other)
+    second = store(tmp_path / "run", "run/q/0.rows", other + [("s", row) for row in ROWS[:4]])
     return [receipt for receipt in first + second if receipt.segment_id == "s"]
 
 
-def places_of(receipts: list[Receipt]) -> list[tuple[str, list[tuple[int, ...]]]]:
-    return [(some.file, [(reference.offset,) for reference in reversed(some.clips)]) for some in receipts]
+def places_of(receipts: list[Receipt]) -> list[tuple[str, list[tuple[Place, ...]]]]:
+    """Of each row, to become one row of a table without a manifest."""
+    indices = {row.clip_id: row.clip_index for row in ROWS}
+    return [
+        (some.file, [(Place(ref.offset, (Use(indices[ref.clip_id], None, ()),)),) for ref in reversed(some.clips)])
+        for some in receipts
+    ]
 
 
 def deterministic(record: bytes) -> bytes:
@@ -50,21 +56,38 @@ def deterministic(record: bytes) -> bytes:
     return EXAMPLE.FromString(record).SerializeToString(deterministic=True)
 
 
-def write(run_folder: Path, prefix: Path, output_format: OutputFormat, places: Iterable[Any]) -> list[Path]:
+def write(
+    run_folder: Path, prefix: Path, output_format: OutputFormat, places: Iterable[Any], *, has_manifest: bool = False
+) -> list[Path]:
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-        pipeline | beam.Create(list(places)) | WriteEmbeddings(str(run_folder), str(prefix), output_format, "run-id")
+        writing = WriteEmbeddings(str(run_folder), str(prefix), output_format, "run-id", has_manifest=has_manifest)
+        pipeline | beam.Create(list(places)) | writing
     return sorted(prefix.parent.iterdir())
 
 
 def test_places_are_read_in_the_order_of_the_file(tmp_path: Path, receipts: list[Receipt]) -> None:
     file = next(iter(places_of(receipts)))
-    assert [row.clip_id for row in read_places(str(tmp_path / "run"), file)] == [row.clip_id for row in ROWS[4:]]
+    read = read_places(open_store(str(tmp_path / "run")), file)
+    assert [row.clip.clip_id for row in read] == [row.clip_id for row in ROWS[4:]]
+    assert {row.manifest_row for row in read} == {None}
+
+
+def test_a_clip_that_several_rows_of_a_manifest_want_is_a_row_for_each(tmp_path: Path, receipts: list[Receipt]) -> None:
+    first = receipts[0]
+    cough, sneeze = Use(3, 8, (("label", "cough"), ("id", "007"))), Use(0, 9, (("label", "sneeze"),))
+    places = [(first.file, [(Place(first.clips[0].offset, (cough, sneeze)),)])]
+    (file,) = write(tmp_path / "run", tmp_path / "out" / "a", "parquet", places, has_manifest=True)
+    read = pq.read_table(file).to_pylist()
+    assert [(row["clip_id"], row["clip_index"], row["manifest_row"], dict(row["metadata"])) for row in read] == [
+        (ROWS[4].clip_id, 3, 8, {"label": "cough", "id": "007"}),
+        (ROWS[4].clip_id, 0, 9, {"label": "sneeze"}),
+    ]
 
 
 def test_a_place_that_holds_no_embedding_is_an_error(tmp_path: Path, receipts: list[Receipt]) -> None:
     name, _ = places_of(receipts)[0]
     with pytest.raises(DamagedRecord):
-        read_places(str(tmp_path / "run"), (name, [(11,)]))
+        read_places(open_store(str(tmp_path / "run")), (name, [(Place(11, ()),)]))
 
 
 def test_tfrecords_are_read_back_by_beam(tmp_path: Path, receipts: list[Receipt]) -> None:
@@ -95,7 +118,10 @@ def test_no_rows_are_a_table_with_its_columns(tmp_path: Path) -> None:
 
 def recording_rows(number: int) -> list[RecordingRow]:
     return [
-        choose([Receipt(f"s{n}", "", (), (failure_row(),) if n % 2 else (), census(0, uri=f"/in/{n}.wav"))])[1]
+        RecordingRow(
+            *(f"/in/{n}.wav", "1-1", 9, 2.0, "wav", "pcm_s16le", "libsndfile", 8000, 1, 0, 0.0, 0, 0, 0, 0, 0),
+            *(("failed", ["truncated"]) if n % 2 else ("skipped", [])),
+        )
         for n in range(number)
     ]
 
