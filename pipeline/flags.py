@@ -13,6 +13,7 @@ from pipeline.usage import PROGRAM, UsageError
 
 _LONGEST_TIMEOUT_S = 3600
 _MOST_REQUESTS_PER_MINUTE = 1_000_000
+_MOST_DECODERS = 64
 _MOST_IN_FLIGHT = 1024
 """Each takes some 3 MB of memory."""
 
@@ -121,6 +122,29 @@ def make_parser() -> argparse.ArgumentParser:
         "--min_rms_dbfs", type=_number, metavar="DB", help="clips that are quieter are skipped (default: none)"
     )
 
+    decoding = parser.add_argument_group("decoding")
+    decoding.add_argument(
+        "--decoder_processes",
+        type=_whole_number(0, _MOST_DECODERS),
+        metavar="N",
+        help="child processes that decode, for each process of the runner; 0: no child processes, so that a file that crashes its "
+        "decoder ends the run (default: the number of processor cores, at most 4)",
+    )
+    decoding.add_argument(
+        "--decoder_timeout_s",
+        type=_seconds,
+        default=60.0,
+        metavar="S",
+        help="a file whose decoder makes no progress for so long has failed (default: 60)",
+    )
+    decoding.add_argument(
+        "--decoder_memory_mb",
+        type=_whole_number(64),
+        default=1024,
+        metavar="N",
+        help="a file whose decoder takes up more memory has failed (default: 1024)",
+    )
+
     where = parser.add_argument_group("endpoint")
     where.add_argument(
         "--endpoint",
@@ -223,7 +247,18 @@ def make_parser() -> argparse.ArgumentParser:
     output.add_argument("--output", metavar="PREFIX", help="of the output files' names, such as out/study (required)")
     output.add_argument("--output_format", default="tfrecord", help="tfrecord or parquet (default: tfrecord)")
     output.add_argument(
-        "--checkpoint", metavar="DIR", help="where rows are kept as they arrive (default: PREFIX-checkpoint)"
+        "--checkpoint",
+        metavar="DIR",
+        help="where rows are kept as they arrive, so that the next run sends only what is missing (default: PREFIX-checkpoint)",
+    )
+    output.add_argument(
+        "--retry_failed", action="store_true", help="send again what failed for good in earlier runs, too"
+    )
+    output.add_argument(
+        "--fresh_checkpoint", action="store_true", help="drop what the checkpoint holds, and start over"
+    )
+    output.add_argument(
+        "--delete_checkpoint", action="store_true", help="remove the checkpoint once all is done and written"
     )
     output.add_argument("--overwrite", action="store_true", help="replace output files that are there already")
     output.add_argument(

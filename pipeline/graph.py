@@ -8,38 +8,48 @@ from typing import Any
 import apache_beam as beam
 
 from endpoint.settings import EndpointSettings
+from pipeline.resuming import Earlier
 from pipeline.settings import RunSettings
+from transforms.ask import Ask
 from transforms.choose_rows import ChooseRows
+from transforms.compact import Compact
 from transforms.embed_packets import EmbedPackets
-from transforms.list_recordings import ListRecordings
 from transforms.make_packets import MakePackets
+from transforms.plan_segments import PlanSegments
 from transforms.sum_up import SumUp
 from transforms.write_tables import WriteEmbeddings, WriteFailures, WriteRecordings
 
 
-def build(pipeline: beam.Pipeline, run: RunSettings, endpoint: EndpointSettings, facts: Mapping[str, Any]) -> None:
+def build(
+    pipeline: beam.Pipeline, run: RunSettings, endpoint: EndpointSettings, earlier: Earlier, facts: Mapping[str, Any]
+) -> None:
     """Adds the main job to `pipeline`.
 
     Neither audio nor embeddings cross a shuffle: between the bracketed parts only references and receipts do.
 
-        inputs -> recordings -> packets -> Reshuffle
+        inputs or manifest, receipts of earlier runs -> by recording -> what is left to do: segments -> packets -> Reshuffle
           -> [ fetch, decode, batch, send, store rows in the checkpoint ] -> receipts
-          -> one row a clip -> [ read rows from the checkpoint, write ] -> summary
+          -> one row a clip -> [ read rows from the checkpoint, write ] -> summary -> old generations merged
     """
-    listed = pipeline | "List" >> ListRecordings(run.inputs, run.limit)
-    packets = listed["recordings"] | "Packets" >> MakePackets()
+    asked = pipeline | "Ask" >> Ask(run.inputs, run.manifest, run.checkpoint, earlier.live)
+    planned = asked["by_uri"] | "Plan" >> PlanSegments(run.plan_settings)
+    packets = planned["tasks"] | "Packets" >> MakePackets()
     embedded = packets | "Embed" >> EmbedPackets(run.embed_settings(endpoint))
-    receipts = (embedded.receipts, listed["unlisted"]) | "All receipts" >> beam.Flatten()
-    chosen = receipts | "Choose" >> ChooseRows()
-    write = WriteEmbeddings(run.run_folder, run.output, run.output_format, run.run_id)
+    choose = ChooseRows(run.run_id, may_be_unfinished=run.max_requests is not None)
+    chosen = (planned["plans"], embedded.receipts) | "Choose" >> choose
+    has_manifest = run.manifest is not None
+    write = WriteEmbeddings(run.checkpoint, run.output, run.output_format, run.run_id, has_manifest=has_manifest)
     embeddings = chosen["places"] | "Embeddings" >> write
     recordings = chosen["recordings"] | "Recordings" >> WriteRecordings(run.output, run.run_id, after=embeddings)
-    failures = chosen["failures"] | "Failures" >> WriteFailures(run.output, run.run_id, after=recordings)
+    all_failures = (chosen["failures"], asked["problems"]) | "All failures" >> beam.Flatten()
+    failures = all_failures | "Failures" >> WriteFailures(run.output, run.run_id, after=recordings)
     tables = {
         "recordings": chosen["recordings"],
-        "failures": chosen["failures"],
-        "counts": embedded.counts,
-        "ignored": listed["ignored"],
+        "failures": all_failures,
+        "counts": (embedded.counts, chosen["counts"], asked["counts"]) | "Counts" >> beam.Flatten(),
+        "ignored": asked["ignored"],
         "written": (embeddings, recordings, failures),
     }
-    tables | "Sum up" >> SumUp(run.summary_path, facts)
+    summary = tables | "Sum up" >> SumUp(run.summary_path, facts)
+    if earlier.merge is not None:
+        summary | "Compact" >> Compact(run.checkpoint, earlier.merge)

@@ -23,11 +23,12 @@ from pipeline.beam_options import LOCAL_RUNNERS
 from pipeline.graph import build
 from pipeline.outputs import remove_unfinished
 from pipeline.preflight import remove_staged, staged_in
+from pipeline.resuming import Earlier
 from pipeline.settings import RunSettings
 from pipeline.stopping import stopping_workers
 from pipeline.watch import watching
 from rows.writer import flush_all
-from transforms.embed_packets import release_client
+from transforms.embed_packets import release_shared
 from transforms.progress import PROGRESS
 from transforms.quiet import INTERRUPT, KNOWN_ERROR, QuietLog, mark_workers
 
@@ -54,7 +55,13 @@ def running_endpoint(run: RunSettings) -> Iterator[EndpointSettings]:
         yield run.endpoint_settings(name, local.rest_host if run.transport == "rest" else local.host)
 
 
-def launch(run: RunSettings, endpoint: EndpointSettings, options: PipelineOptions, facts: Mapping[str, Any]) -> None:
+def launch(
+    run: RunSettings,
+    endpoint: EndpointSettings,
+    earlier: Earlier,
+    options: PipelineOptions,
+    facts: Mapping[str, Any],
+) -> None:
     """Builds the graph, runs it, and waits for its end; RunFailed says in one line why it ended early."""
     _keep_quiet()
     ending: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
@@ -62,7 +69,7 @@ def launch(run: RunSettings, endpoint: EndpointSettings, options: PipelineOption
         _prepare_worker_processes()
         ending = stopping_workers(partial(_clean_up, run), staged_in=staged_in(run))
     pipeline = beam.Pipeline(runner=_runner(options), options=options)
-    build(pipeline, run, endpoint, facts)
+    build(pipeline, run, endpoint, earlier, facts)
     try:
         with ending, watching(PROGRESS, Console(stderr=True)):
             pipeline.run().wait_until_finish()
@@ -75,7 +82,7 @@ def launch(run: RunSettings, endpoint: EndpointSettings, options: PipelineOption
             raise
         raise RunFailed(known[-1]) from None
     finally:
-        release_client()
+        release_shared()
         flush_all()
         remove_unfinished(run.output, run.run_id)
 

@@ -13,6 +13,8 @@ from typing import get_args
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from audio.clips import ClipSettings
+from audio.decoder_limits import DecoderLimits
+from audio.manifest import ManifestSettings
 from endpoint.codec import make_codec
 from endpoint.settings import MAX_REQUEST_BYTES, InstanceFormat, SendAs, TransportName
 from pipeline.beam_options import LOCAL_RUNNERS, parse_beam_flags
@@ -45,8 +47,8 @@ def parse(argv: Sequence[str]) -> Arguments:
     if stray is not None and (rest[0] == stray):
         raise UsageError(f"{stray!r} belongs to no option; a glob must be quoted, and each input follows --input")
     beam = parse_beam_flags(rest, local_endpoint=given.endpoint == "local")
+    _check_what(given)
     for option, example in (
-        ("input", "--input data/coughs"),
         ("endpoint", "--endpoint local"),
         ("output", "--output out/coughs"),
     ):
@@ -61,13 +63,16 @@ def parse(argv: Sequence[str]) -> Arguments:
         raise UsageError(f"--output_format is {given.output_format!r}: expected tfrecord or parquet")
     _check_sending(given)
     try:
-        clips = ClipSettings(given.channel, given.hop_s, given.tail, given.min_audio_s, given.min_rms_dbfs)
+        clips = ClipSettings(
+            given.channel, given.hop_s, given.tail, given.min_audio_s, given.min_rms_dbfs, given.event_context
+        )
     except ValueError as error:  # its fields are named as the options are
         raise UsageError(f"--{error}") from None
     try:
         target = resolve(given.endpoint, given.endpoint_host, given.send, given.instance_format)
         run = RunSettings(
             inputs=tuple(dict.fromkeys(map(_checked_input, given.input))),
+            manifest=_manifest(given),
             limit=given.limit,
             clips=clips,
             target=target,
@@ -81,6 +86,7 @@ def parse(argv: Sequence[str]) -> Arguments:
             clips_per_request=given.clips_per_request,
             max_request_bytes=given.max_request_bytes,
             max_requests_per_minute=given.max_requests_per_minute,
+            max_requests=given.max_requests,
             endpoint_service_account=given.endpoint_service_account,
             bucket_service_account=given.bucket_service_account,
             full_scope_tokens=given.full_scope_tokens,
@@ -90,6 +96,11 @@ def parse(argv: Sequence[str]) -> Arguments:
             output=_checked_prefix("--output", given.output),
             output_format=given.output_format,
             checkpoint=_checked_prefix("--checkpoint", (given.checkpoint or f"{given.output}-checkpoint").rstrip("/")),
+            fresh_checkpoint=given.fresh_checkpoint,
+            delete_checkpoint=given.delete_checkpoint,
+            retry_failed=given.retry_failed,
+            decoder_processes=min(4, os.cpu_count() or 1) if given.decoder_processes is None else given.decoder_processes,
+            decoder_limits=DecoderLimits(given.decoder_timeout_s, given.decoder_memory_mb << 20),
             overwrite=given.overwrite,
             max_failure_fraction=given.max_failure_fraction,
         )
@@ -99,6 +110,29 @@ def parse(argv: Sequence[str]) -> Arguments:
         raise UsageError(str(error)) from None
     _check_reach(run, beam.view_as(StandardOptions).runner)
     return Arguments(run, given.plan, beam)
+
+
+def _check_what(given: argparse.Namespace) -> None:
+    """Refuses no recordings at all, two ways of naming them, and options that would have no effect."""
+    if not given.input and given.manifest is None:
+        raise UsageError("--input is missing: expected for example --input data/coughs, or --manifest FILE")
+    if given.input and given.manifest is not None:
+        raise UsageError("--input and --manifest are given: expected one of them, as the manifest names the recordings")
+    if given.manifest is None:
+        for option in ("uri_column", "uri_template"):
+            if getattr(given, option) is not None:
+                raise UsageError(f"--{option} is given, but has a meaning only with --manifest")
+
+
+def _manifest(given: argparse.Namespace) -> ManifestSettings | None:
+    if given.manifest is None:
+        return None
+    return ManifestSettings(
+        path=_checked_input(given.manifest, "--manifest"),
+        uri_column=given.uri_column,
+        uri_template=given.uri_template,
+        channel=given.channel,
+    )
 
 
 def _check_sending(given: argparse.Namespace) -> None:
@@ -141,7 +175,8 @@ def _check_reach(run: RunSettings, runner: str) -> None:
                 f"--max_requests_per_minute is {run.max_requests_per_minute:g}, which the processes of one machine keep together: "
                 f"workers of --runner {runner} are on several, and the limit is not divided among them yet"
             )
-        for option, paths in (("input", run.inputs), ("output", (run.output,)), ("checkpoint", (run.checkpoint,))):
+        manifest = () if run.manifest is None else (run.manifest.path,)
+        for option, paths in (("input", run.inputs), ("manifest", manifest), ("output", (run.output,)), ("checkpoint", (run.checkpoint,))):
             local = next((path for path in paths if not path.startswith("gs://")), None)
             if local is not None:
                 raise UsageError(
@@ -149,12 +184,12 @@ def _check_reach(run: RunSettings, runner: str) -> None:
                 )
 
 
-def _checked_input(text: str) -> str:
+def _checked_input(text: str, option: str = "--input") -> str:
     if not text:
-        raise ValueError("--input is empty: expected a file, a folder or a glob")
+        raise ValueError(f"{option} is empty: expected a path")
     if not text.startswith("gs://") and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
-        raise ValueError(f"--input is {text!r}: expected a local path or gs://bucket/path")
-    _check_utf8("--input", text)
+        raise ValueError(f"{option} is {text!r}: expected a local path or gs://bucket/path")
+    _check_utf8(option, text)
     return os.path.expanduser(text)  # noqa: PTH111  (a shell leaves a quoted ~ to us)
 
 

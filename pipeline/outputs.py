@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from audio.fetch import storage_client
 from audio.listing import ListingError
 from pipeline.settings import RunSettings
 from pipeline.usage import UsageError
-from transforms.files import is_local, read_whole, write_whole
+from transforms.files import is_local
 
 _NAMES = r"(-\d{5}-of-\d{5}\.(tfrecord|parquet)|-recordings-\d{5}-of-\d{5}\.parquet|-failures-\d{5}-of-\d{5}\.jsonl|-summary\.json)"
 _LONGEST_SUFFIX = len("..-recordings-20260101T000000Z-000000.parquet")
@@ -35,44 +35,20 @@ def existing_outputs(prefix: str) -> list[str]:
     return sorted(name for name in names if name.startswith(prefix) and re.fullmatch(_NAMES, name[len(prefix) :]))
 
 
-def _run_files(checkpoint: str) -> list[str]:
-    if is_local(checkpoint):
-        return [str(path) for path in Path(checkpoint).glob("*/run.json")]
-    (matched,) = FileSystems.match([f"{checkpoint}/*/run.json"])
-    return [metadata.path for metadata in matched.metadata_list]
-
-
-def earlier_runs(checkpoint: str) -> list[dict[str, Any]]:
-    """What the checkpoint's earlier runs wrote about themselves; what is no longer readable says nothing."""
-    runs = []
-    for path in _run_files(checkpoint):
-        try:
-            run = json.loads(read_whole(path))
-        except (ValueError, OSError):
-            continue
-        if isinstance(run, dict):
-            runs.append(run)
-    return runs
-
-
 def absolute(path: str) -> str:
     """The path whatever the working folder."""
     return os.path.abspath(path) if is_local(path) else path  # noqa: PTH100
 
 
-def replaced_outputs(run: RunSettings) -> list[str]:
+def replaced_outputs(run: RunSettings, earlier_runs: Iterable[dict[str, Any]]) -> list[str]:
     """The existing output files that this run will replace.
 
-    Raises UsageError if there are some and neither `--overwrite` was given nor an earlier run of this checkpoint, with
-    the same fingerprint, wrote them; ListingError without credentials for Cloud Storage.
+    Raises UsageError if there are some and neither `--overwrite` was given nor one of the checkpoint's earlier runs, with
+    the same fingerprint, wrote them.
     """
-    if not (is_local(run.output) and is_local(run.checkpoint)):
-        _check_credentials(run)
     existing = existing_outputs(run.output)
     mine = {"output": absolute(run.output), "fingerprint": run.fingerprint}
-    own = any(
-        mine.items() <= {key: earlier.get(key) for key in mine}.items() for earlier in earlier_runs(run.checkpoint)
-    )
+    own = any(mine.items() <= {key: earlier.get(key) for key in mine}.items() for earlier in earlier_runs)
     if existing and not (run.overwrite or own):
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise UsageError(
@@ -81,8 +57,13 @@ def replaced_outputs(run: RunSettings) -> list[str]:
     return existing
 
 
-def _check_credentials(run: RunSettings) -> None:
-    """Beam itself would try for minutes, with a stack trace for each time."""
+def check_storage(run: RunSettings) -> None:
+    """Raises ListingError without credentials for Cloud Storage, if output or checkpoint are there.
+
+    Beam itself would try for minutes, with a stack trace for each time.
+    """
+    if is_local(run.output) and is_local(run.checkpoint):
+        return
     try:
         storage_client()
     except GoogleAuthError as error:
@@ -110,12 +91,6 @@ def make_folders(run: RunSettings) -> None:
             raise UsageError(
                 f"{option} is {path!r}: file names that begin so are too long for the folder's file system"
             )
-
-
-def note_run(run: RunSettings, facts: dict[str, Any]) -> None:
-    """Writes down in the checkpoint what this run is."""
-    text = json.dumps({"output": absolute(run.output), **facts}, indent=2)
-    write_whole(f"{run.run_folder}/run.json", text.encode())
 
 
 def remove_replaced(existing: list[str], written: list[str]) -> None:

@@ -18,9 +18,9 @@ from endpoint.probe import TOLERANCE, ProbeAnswer, largest_difference, probe, pr
 from endpoint.settings import EndpointSettings
 from endpoint.wav import encode_wav
 from pipeline.endpoints import is_loopback
-from pipeline.outputs import earlier_runs
+from pipeline.resuming import Earlier
 from pipeline.settings import RunSettings
-from transforms.files import read_whole, write_whole
+from rows.store import StoreError, open_store
 from transforms.leftovers import bucket_warnings, other_leftovers, sweep
 from transforms.staging import Stager, StagingArea, StagingError, prove_rights
 
@@ -40,7 +40,7 @@ def check_credentials(run: RunSettings, endpoint: EndpointSettings) -> None:
         credentials.check_credentials(*accounts)
 
 
-def check(run: RunSettings, endpoint: EndpointSettings) -> dict[str, Any]:
+def check(run: RunSettings, endpoint: EndpointSettings, earlier: Earlier) -> dict[str, Any]:
     """Raises RunEnded or StagingError for what would end the run later; returns what the probe found, for the summary."""
     if run.staging is not None:
         _check_bucket(run.staging)
@@ -49,19 +49,17 @@ def check(run: RunSettings, endpoint: EndpointSettings) -> dict[str, Any]:
     if not run.probe:
         return {"requests": 0, "difference": None}
     answer = _probe(run, endpoint)
-    _compare_with_earlier(run, answer)
+    _compare_with_earlier(run, answer, earlier)
     return {"requests": answer.requests, "difference": answer.difference}
 
 
 @contextlib.contextmanager
-def nothing_left_staged(run: RunSettings) -> Iterator[None]:
+def nothing_left_staged(run: RunSettings, earlier: Earlier) -> Iterator[None]:
     """Removes what earlier runs of this checkpoint left staged, and at the end of the context what this one did."""
     _sweep(
-        earlier["staged"]
-        for earlier in earlier_runs(run.checkpoint)
-        if isinstance(earlier.get("staged"), str)
-        and not earlier.get("keep_staged")
-        and earlier.get("run_id") != run.run_id
+        other["staged"]
+        for other in earlier.runs
+        if isinstance(other.get("staged"), str) and not other.get("keep_staged")
     )
     try:
         yield
@@ -136,15 +134,16 @@ def _probe_items(run: RunSettings) -> Iterator[list[Item]]:
                 stager.remove(one)
 
 
-def _compare_with_earlier(run: RunSettings, answer: ProbeAnswer) -> None:
+def _compare_with_earlier(run: RunSettings, answer: ProbeAnswer, earlier: Earlier) -> None:
     """Keeps the answer with the checkpoint; RunEnded if an earlier run's model answered differently."""
-    for earlier in earlier_runs(run.checkpoint):
-        if earlier.get("fingerprint") != run.fingerprint or earlier.get("run_id") == run.run_id:
+    store = open_store(run.checkpoint)
+    for other in earlier.runs:
+        if other.get("fingerprint") != run.fingerprint:
             continue
         try:
-            kept = json.loads(read_whole(f"{run.checkpoint}/{earlier['run_id']}/{_PROBE_FILE}"))
+            kept = json.loads(store.read(f"{other['run_id']}/{_PROBE_FILE}"))
             difference = largest_difference(np.asarray(kept["embedding"], np.float32), answer.embedding)
-        except (ValueError, KeyError, TypeError, OSError):
+        except (ValueError, KeyError, TypeError, StoreError):
             continue  # that run was not probed, or ended before
         if difference > TOLERANCE:
             raise RunEnded(
@@ -153,7 +152,7 @@ def _compare_with_earlier(run: RunSettings, answer: ProbeAnswer) -> None:
                 "must not be mixed: choose another --output with a --model_id that tells them apart."
             )
     kept = {"fingerprint": run.fingerprint, "embedding": [float(value) for value in answer.embedding]}
-    write_whole(f"{run.run_folder}/{_PROBE_FILE}", json.dumps(kept).encode())
+    store.write(f"{run.run_id}/{_PROBE_FILE}", json.dumps(kept).encode())
 
 
 def _note(text: str) -> None:

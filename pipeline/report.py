@@ -28,6 +28,19 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
     )
     table.add_row("  skipped", f"{summary['skipped']:,}", skipped)
     throttled = f", {_duration(summary['throttled_s'])} throttled" if summary["throttled_s"] else ""
+    if summary["rows"] != summary["embedded"]:
+        table.add_row("rows", f"{summary['rows']:,}", "of the table: one for each clip and row of the manifest")
+    if summary["left"]["recordings"]:
+        clips = f", {summary['left']['clips']:,} clips of what was decoded" if summary["left"]["clips"] else ""
+        table.add_row(
+            "left",
+            f"{summary['left']['recordings']:,}",
+            f"recordings not finished{clips}: --max_requests is used up, the same command goes on",
+        )
+    if summary["damaged_checkpoint_files"]:
+        table.add_row(
+            "damaged files", f"{summary['damaged_checkpoint_files']:,}", "of the checkpoint: what they lost was sent again"
+        )
     table.add_row("requests", f"{summary['requests']:,}", f"{summary['retries']:,} of them retries{throttled}")
     if summary["staged_clips"]:
         table.add_row("  staged clips", f"{summary['staged_clips']:,}", "16-bit WAV on Cloud Storage while in flight")
@@ -66,6 +79,8 @@ def shortfall(summary: dict[str, Any], max_failure_fraction: float) -> str | Non
     """Why a finished run is no success, or None if it is one."""
     by_status = summary["recordings_by_status"]
     if not summary["embedded"]:
+        if summary["left"]["recordings"]:
+            return None
         if summary["skipped"] == summary["clips"] > 0 and not summary["failures_by_stage"]:
             reasons = ", ".join(
                 f"{count:,} {reason.replace('_', ' ')}" for reason, count in summary["skipped_by_reason"].items()

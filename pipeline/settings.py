@@ -8,16 +8,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from audio.clips import CLIP_SAMPLES, SAMPLE_RATE_HZ, ClipSettings
+from audio.decoder_limits import DecoderLimits
+from audio.manifest import ManifestSettings
 from endpoint.settings import EndpointSettings, InstanceFormat, SendAs, TransportName
 from endpoint.tokens import BucketTokenSettings
 from pipeline.endpoints import Target
 from rows.identity import fingerprint
 from transforms.embed_packets import EmbedSettings
-from transforms.packet_work import RowSettings
+from transforms.plan_segments import PlanSettings
+from transforms.segment_rows import RowSettings
 from transforms.staging import StagingArea
 from transforms.write_tables import OutputFormat
 
-AUDIO_RULES = 1
+AUDIO_RULES = 2
 """Raised when this project changes how it makes samples of a recording, so that old and new rows are not mixed."""
 
 
@@ -30,6 +33,8 @@ class RunSettings:
     """What a run does. The options of the command say what each field means."""
 
     inputs: tuple[str, ...]
+    manifest: ManifestSettings | None
+    """Instead of inputs."""
     limit: int | None
     clips: ClipSettings
     target: Target
@@ -43,6 +48,7 @@ class RunSettings:
     clips_per_request: int | None
     max_request_bytes: int
     max_requests_per_minute: float | None
+    max_requests: int | None
     endpoint_service_account: str | None
     bucket_service_account: str | None
     full_scope_tokens: bool
@@ -52,6 +58,11 @@ class RunSettings:
     output: str
     output_format: OutputFormat
     checkpoint: str
+    fresh_checkpoint: bool
+    delete_checkpoint: bool
+    retry_failed: bool
+    decoder_processes: int
+    decoder_limits: DecoderLimits
     overwrite: bool
     max_failure_fraction: float
     run_id: str = field(default_factory=_new_run_id)
@@ -81,12 +92,8 @@ class RunSettings:
             "tail": self.clips.tail,
             "min_audio_s": self.clips.min_audio_s,
             "min_rms_dbfs": self.clips.min_rms_dbfs,
+            "event_context": self.clips.event_context,
         }
-
-    @property
-    def run_folder(self) -> str:
-        """The folder of the checkpoint that takes this run's rows."""
-        return f"{self.checkpoint}/{self.run_id}"
 
     @property
     def summary_path(self) -> str:
@@ -107,6 +114,8 @@ class RunSettings:
             transport=self.transport,
             max_request_bytes=self.max_request_bytes,
             max_requests_per_minute=self.max_requests_per_minute,
+            max_requests=self.max_requests,
+            run_id=self.run_id,
             service_account=self.endpoint_service_account,
             bucket_tokens=BucketTokenSettings(
                 service_account=self.bucket_service_account,
@@ -123,4 +132,20 @@ class RunSettings:
     def embed_settings(self, endpoint: EndpointSettings) -> EmbedSettings:
         """What the stage that embeds needs to know."""
         rows = RowSettings(self.fingerprint, self.model_id, endpoint.name)
-        return EmbedSettings(self.clips, rows, endpoint, self.run_folder, self.staging, self.keep_staged)
+        return EmbedSettings(
+            self.clips,
+            rows,
+            endpoint,
+            self.checkpoint,
+            self.run_id,
+            self.decoder_processes,
+            self.decoder_limits,
+            self.retry_failed,
+            self.staging,
+            self.keep_staged,
+        )
+
+    @property
+    def plan_settings(self) -> PlanSettings:
+        """What the stage that plans needs to know."""
+        return PlanSettings(self.clips, self.retry_failed, self.limit)

@@ -18,7 +18,7 @@ from transforms.interruption import INTERRUPTION
 
 INTERRUPTED = 130
 """Exit status, as shells have it for a command that Ctrl-C ended."""
-INTERRUPTED_TEXT = "interrupted: the rows that were stored are in the checkpoint"
+INTERRUPTED_TEXT = "interrupted: what was answered is in the checkpoint; the same command goes on from there"
 
 _DECODERS = frozenset({"audio.reader", "soundfile"})
 """The modules whose functions decoders call back."""

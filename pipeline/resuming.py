@@ -1,0 +1,94 @@
+"""What a run finds in its checkpoint: whose it is, what counts of it, and that nobody else is at work on it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.settings import RunSettings
+from pipeline.usage import UsageError
+from rows.generations import Described, Merge, due_merge, generations, live, remove_rows, replaced
+from rows.lease import holding
+from rows.store import open_store
+
+_OPTIONS = {"model_id": "--model_id", "resampler": "--resampler"}
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What earlier runs have left in the checkpoint."""
+
+    described: Described
+    """All of them by name, with what they say about themselves."""
+    live: tuple[str, ...] = ()
+    """Those whose rows count."""
+    merge: Merge | None = None
+    """Those that this run should put together at its end."""
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """What the runs say about themselves."""
+        return [run for run in self.described.values() if run is not None and "run_id" in run]
+
+
+def find_earlier(run: RunSettings) -> Earlier:
+    """What the checkpoint holds. Raises UsageError where it is of other settings, and StoreError."""
+    store = open_store(run.checkpoint)
+    earlier = Earlier(generations(store))
+    if not run.fresh_checkpoint:
+        _check_fingerprint(run, earlier)
+    return earlier
+
+
+@contextmanager
+def alone_on_checkpoint(run: RunSettings) -> Iterator[None]:
+    """While the context is open, no other run can be at work on the checkpoint. Raises LeaseTaken, LeaseError."""
+
+    def stop(why: str) -> None:
+        print(f"error: {why}", file=sys.stderr)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with holding(run.checkpoint, run.run_id, stop):
+        yield
+
+
+def take_over(run: RunSettings) -> Earlier:
+    """What this run goes on from, once it is alone on the checkpoint; with `fresh_checkpoint` nothing, all is removed."""
+    store = open_store(run.checkpoint)
+    if run.fresh_checkpoint:
+        delete_checkpoint(run)
+        return Earlier({})
+    described = find_earlier(run).described
+    remove_rows(store, sorted(replaced(described)))  # a run that was cut off while it did so has left some
+    counting = live(described)
+    return Earlier(described, counting, due_merge(store, counting, run.run_id))
+
+
+def delete_checkpoint(run: RunSettings) -> None:
+    """Removes all that runs have stored, but for the lease."""
+    store = open_store(run.checkpoint)
+    for folder in store.folders():
+        store.remove(list(store.names(f"{folder}/")))
+
+
+def _check_fingerprint(run: RunSettings, earlier: Earlier) -> None:
+    for other in earlier.runs:
+        if other.get("fingerprint") in (None, run.fingerprint):
+            continue
+        remedy = (
+            "choose another --output or --checkpoint for it, or give --fresh_checkpoint to drop what is stored there and "
+            "start over"
+        )
+        theirs = other.get("fingerprint_settings")
+        for name, value in run.fingerprint_settings.items():
+            if isinstance(theirs, dict) and theirs.get(name) != value:
+                what = _OPTIONS.get(name, f"the setting {name!r}")
+                raise UsageError(
+                    f"{what} is {value!r}, but the checkpoint {run.checkpoint!r} was begun with {theirs.get(name)!r}: {remedy}"
+                )
+        raise UsageError(f"the checkpoint {run.checkpoint!r} was begun with other settings: {remedy}")
