@@ -85,7 +85,7 @@ class LocalBudget:
 class SharedBudget:
     """The budget of all processes of this machine and user that belong to a run (see `RequestBudget`).
 
-    The count is in a file that they lock in turn, some 30 µs a call. One process, the run's first, makes it by `begin`;
+    The count is in a file that they lock in turn, some 20 µs a call. One process, the run's first, makes it by `begin`;
     nobody else does, and nobody makes it again: a file that is missing, damaged, no longer in a private folder, or that
     cannot be written means that nothing more is sent, for no one knows what was. So no accident lets more requests out
     than the limit. The file is written before a request goes out; a process that is killed in between has counted one
