@@ -20,7 +20,7 @@ from endpoint.items import ClipObject
 from endpoint.pacing import Pacing
 from endpoint.predictions import InstanceError, Predictions
 from endpoint.rate import Rate
-from endpoint.request_budget import RequestBudget
+from endpoint.request_budget import RequestBudget, require_left, take_one
 from endpoint.retry import Backoff, is_retryable
 from endpoint.retry_budget import RetryBudget
 from endpoint.settings import EndpointSettings
@@ -59,10 +59,8 @@ class Dispatcher:
        all. An answer without any embedding is a rejection of the request.
 
     Requests go out as fast as the rate and the retry budget allow. Waiting takes no thread: `next_due` says when
-    `proceed` is to be called at the latest. Not thread-safe.
-
-    The request budget is asked last before a request goes out, so that one that is counted is sent. Once it is used up
-    and something is still to be sent, the run ends; to what is out by then the same rules apply, but for sending again.
+    `proceed` is to be called at the latest. Not thread-safe. The request budget is asked last, so that what it counts
+    is sent; once it is used up and more is to be sent, the run ends, with what is out dealt with as ever, but for retries.
 
     Args:
         settings: the endpoint, and how often clips are sent.
@@ -210,16 +208,13 @@ class Dispatcher:
 
     def _is_spent(self) -> bool:
         """Ends the run if something is to be sent, now or after a wait, and no more requests may go out."""
-        budget = self._request_budget
-        if budget is None or not (self._ready or self._waiting):
-            return False
         try:
-            if budget.left():
-                return False
-            self.end(verdicts.ended_by_budget(budget.limit))
+            if self._ready or self._waiting:
+                require_left(self._request_budget)
         except RunEnded as error:
             self.end(error)
-        return True
+            return True
+        return False
 
     def _next_allowed(self) -> Batch | None:
         return next((batch for batch in self._ready if self._canary.may_send(batch)), None)
@@ -227,8 +222,7 @@ class Dispatcher:
     def _send(self, batch: Batch) -> None:
         try:
             request = self._request(batch)
-            if self._request_budget is not None and not self._request_budget.take():
-                raise verdicts.ended_by_budget(self._request_budget.limit)
+            take_one(self._request_budget)
         except TokenUnavailable:
             self._retry_later(batch, grpc.StatusCode.UNAUTHENTICATED, None)
             return

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from endpoint.errors import RequestCountLost
+from endpoint.errors import BudgetSpent, RequestCountLost
 from endpoint.private_folder import default_folder, folder_unusable, open_private_folder, remove_old_files
 
 if TYPE_CHECKING:
@@ -204,6 +204,33 @@ class SharedBudget:
             f"The file {self.path}, in which the processes of this run count their requests, {reason}: nothing more is "
             f"sent, as more than --max_requests {self._limit} could be. Start the command again for a new count."
         )
+
+
+def require_left(budget: RequestBudget | None) -> None:
+    """Does nothing as long as another request may go out; None is no limit.
+
+    Raises:
+        RunEnded: `BudgetSpent` if none may, or as `RequestBudget.left`.
+    """
+    if budget is not None and not budget.left():
+        raise _spent(budget)
+
+
+def take_one(budget: RequestBudget | None) -> None:
+    """Counts a request, which must be sent then; None is no limit.
+
+    Raises:
+        RunEnded: `BudgetSpent` if it may not be sent, or as `RequestBudget.take`.
+    """
+    if budget is not None and not budget.take():
+        raise _spent(budget)
+
+
+def _spent(budget: RequestBudget) -> BudgetSpent:
+    return BudgetSpent(
+        f"All requests that --max_requests {budget.limit} allows this run are used up, so that nothing more is sent; the "
+        "same command goes on with what is left."
+    )
 
 
 def _checked(limit: int) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import grpc
 
 from endpoint.canary import REJECTIONS_IN_A_ROW
-from endpoint.errors import BudgetSpent, RunEnded
+from endpoint.errors import RunEnded
 from endpoint.settings import EndpointSettings
 
 ENDS_RUN = frozenset({grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED})
@@ -57,14 +57,6 @@ NOT_RETRIEVED = Rejection(
     "still there.",
     True,
 )
-
-
-def ended_by_budget(limit: int) -> BudgetSpent:
-    """For a run that has sent as many requests as it may."""
-    return BudgetSpent(
-        f"All requests that --max_requests {limit} allows this run are used up, so that nothing more is sent; the same "
-        "command goes on with what is left."
-    )
 
 
 def rejection(settings: EndpointSettings, code: grpc.StatusCode) -> Rejection:

@@ -306,7 +306,7 @@ def test_whatever_happens_no_more_go_out_and_the_budget_is_used(
     outcomes = simulation.run(*batches_of_four(batches))
     sent = len(simulation.sent)
     assert sent == limit - budget.left() == simulation.stats.requests == sum(outcome.requests for outcome in outcomes)
-    assert rate.taken <= sent  # slots that are late or overtaken are given back; none is kept
+    assert rate.taken == sent
     if any(isinstance(error, BudgetSpent) for error in simulation.ended):
         assert budget.left() == 0
     for numbers, outcome in zip(batches_of_four(batches), outcomes, strict=True):

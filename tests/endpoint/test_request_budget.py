@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,10 @@ def take_all(budget: RequestBudget) -> int:
     while budget.take():
         count += 1
     return count
+
+
+def take_and_note(budget: RequestBudget, counts: list[int]) -> None:
+    counts.append(take_all(budget))
 
 
 def refuses_all(budget: SharedBudget, words: str, kind: type[RunEnded] = RequestCountLost) -> bool:
@@ -74,7 +79,8 @@ def test_a_limit_of_nothing_is_refused(limit: int, tmp_path: Path) -> None:
 def test_threads_take_each_once(tmp_path: Path) -> None:
     for budget in both(400, tmp_path):
         counts: list[int] = []
-        threads = [threading.Thread(target=lambda b=budget: counts.append(take_all(b))) for _ in range(4)]
+        take = partial(take_and_note, budget, counts)
+        threads = [threading.Thread(target=take) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -238,7 +244,7 @@ def test_what_cannot_be_counted_is_not_sent(tmp_path: Path, monkeypatch: pytest.
         patch.setattr(os, "pwrite", full)
         with pytest.raises(RequestCountLost, match="No space left"):
             budget.take()
-        patch.setattr(os, "pwrite", lambda file, data, offset: len(data) - 1)
+        patch.setattr(os, "pwrite", lambda _file, data, _offset: len(data) - 1)
         with pytest.raises(RequestCountLost, match="cannot be written"):
             budget.take()
     assert budget.left() == 5
@@ -307,7 +313,7 @@ def test_a_folder_that_holds_no_files_is_refused(monkeypatch: pytest.MonkeyPatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "link", full)
-    with pytest.raises(PrivateFolderUnusable, match="cannot hold a file .No space left"):
+    with pytest.raises(PrivateFolderUnusable, match=r"cannot hold a file \(No space left"):
         begun(tmp_path / "r", 5)
     assert list((tmp_path / "r").iterdir()) == []
 
