@@ -19,6 +19,7 @@ from endpoint.dispatcher import Dispatcher
 from endpoint.errors import ClientClosed, RunEnded, TokenUnavailable
 from endpoint.items import ClipObject, Item
 from endpoint.rate import Rate
+from endpoint.request_budget import RequestBudget, SharedBudget
 from endpoint.results import Outcome
 from endpoint.retry import Backoff
 from endpoint.retry_budget import RetryBudget
@@ -49,6 +50,8 @@ class Client:
         transport: the way to it; that of the settings unless given.
         tokens: what the service reads URIs with; likewise.
         rate: how fast requests may go out; likewise, shared by all processes of this machine that ask this endpoint.
+        request_budget: how many requests may go out; likewise, shared by all processes of this machine that belong to the
+            run. When it is used up, what is in flight is waited for and the rest ends with `BudgetSpent`.
         backoff: how long failed clips wait.
         clock: seconds, never running backwards.
         rng: for the jitter.
@@ -64,6 +67,7 @@ class Client:
         transport: Transport | None = None,
         tokens: BearerTokens | None = None,
         rate: Rate | None = None,
+        request_budget: RequestBudget | None = None,
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
@@ -79,12 +83,15 @@ class Client:
         self._own_rate: SharedRate | None = None
         if rate is None:
             rate = self._own_rate = SharedRate.of(settings)
+        if request_budget is None and settings.max_requests is not None:
+            request_budget = SharedBudget.of(settings)
         self._dispatcher = Dispatcher(
             settings,
             codec=self._codec,
             tokens=self._tokens,
             rate=rate,
             budget=RetryBudget(settings.max_in_flight),
+            request_budget=request_budget,
             send=self._send,
             renew_credentials=self._transport.renew_credentials,
             on_finished=self._finish,
@@ -142,7 +149,7 @@ class Client:
 
         Raises:
             ValueError: for clips in another form, or samples of another number, shape or type.
-            RunEnded: if the run has ended; then `on_done` is not called.
+            RunEnded: if the run has ended, as with `BudgetSpent`; then `on_done` is not called.
         """
         self._must_not_be_own_thread()
         self._codec.check(items)

@@ -15,11 +15,12 @@ from endpoint import verdicts
 from endpoint.batch import Batch
 from endpoint.canary import GIVE_UPS_IN_A_ROW, Canary
 from endpoint.codec import Codec
-from endpoint.errors import BadAnswer, RunEnded, TokenUnavailable
+from endpoint.errors import BadAnswer, BudgetSpent, RunEnded, TokenUnavailable
 from endpoint.items import ClipObject
 from endpoint.pacing import Pacing
 from endpoint.predictions import InstanceError, Predictions
 from endpoint.rate import Rate
+from endpoint.request_budget import RequestBudget, require_left, take_one
 from endpoint.retry import Backoff, is_retryable
 from endpoint.retry_budget import RetryBudget
 from endpoint.settings import EndpointSettings
@@ -58,7 +59,8 @@ class Dispatcher:
        all. An answer without any embedding is a rejection of the request.
 
     Requests go out as fast as the rate and the retry budget allow. Waiting takes no thread: `next_due` says when
-    `proceed` is to be called at the latest. Not thread-safe.
+    `proceed` is to be called at the latest. Not thread-safe. The request budget is asked last, so that what it counts
+    is sent; once it is used up and more is to be sent, the run ends, with what is out dealt with as ever, but for retries.
 
     Args:
         settings: the endpoint, and how often clips are sent.
@@ -66,6 +68,7 @@ class Dispatcher:
         tokens: what the service reads URIs with; None where audio is sent.
         rate: when the next request may go out.
         budget: holds requests back while most of them fail.
+        request_budget: how many may go out in all; None for any number.
         send: sends a request for a batch's current part; the reply comes back by `receive`, at any later time.
         renew_credentials: see `Transport.renew_credentials`.
         on_finished: takes each added batch once, with the error if the run ended before it; must not raise.
@@ -83,6 +86,7 @@ class Dispatcher:
         tokens: BearerTokens | None,
         rate: Rate,
         budget: RetryBudget,
+        request_budget: RequestBudget | None,
         send: Callable[[Batch, bytes], None],
         renew_credentials: Callable[[], None],
         on_finished: Callable[[Batch, RunEnded | None], None],
@@ -99,6 +103,7 @@ class Dispatcher:
         self._tokens = tokens
         self._doubt = TokenDoubt(tokens, clock)
         self._pacing = Pacing(rate, budget, self.counters)
+        self._request_budget = request_budget
         self._send_request = send
         self._renew = renew_credentials
         self._on_finished = on_finished
@@ -138,7 +143,7 @@ class Dispatcher:
         while self._waiting and self._waiting[0][0] <= self._clock():
             self._ready.append(heapq.heappop(self._waiting)[2])
         self._awaits_slot = False
-        while (batch := self._next_allowed()) is not None:
+        while not self._is_spent() and (batch := self._next_allowed()) is not None:
             if not self._pacing.may_send(self._clock()):
                 self._awaits_slot = True
                 return
@@ -151,9 +156,16 @@ class Dispatcher:
             return  # the client has been closed meanwhile
         self._out.discard(batch)
         self.counters.answered()
-        if self._ended is not None:
-            self._keep_late_answer(batch, reply, self._ended)
+        ended = self._ended
+        if ended is not None and not isinstance(ended, BudgetSpent):
+            self._keep_late_answer(batch, reply, ended)
             return
+        self._conclude(batch, reply)
+        if ended is not None:
+            # Nothing is wrong, so that a refusal counts as well as an answer; but what would be sent again is left.
+            self.end(ended)
+
+    def _conclude(self, batch: Batch, reply: Reply) -> None:
         part = batch.part
         self._pacing.answered(part.sent_s, self._clock(), reply)
         if reply.code is grpc.StatusCode.UNAUTHENTICATED:
@@ -192,6 +204,17 @@ class Dispatcher:
         for batch in [batch for batch in self._unfinished if batch not in self._out]:
             del self._unfinished[batch]
             self._on_finished(batch, self._ended)
+        self._pacing.release()
+
+    def _is_spent(self) -> bool:
+        """Ends the run if something is to be sent, now or after a wait, and no more requests may go out."""
+        try:
+            if self._ready or self._waiting:
+                require_left(self._request_budget)
+        except RunEnded as error:
+            self.end(error)
+            return True
+        return False
 
     def _next_allowed(self) -> Batch | None:
         return next((batch for batch in self._ready if self._canary.may_send(batch)), None)
@@ -199,6 +222,7 @@ class Dispatcher:
     def _send(self, batch: Batch) -> None:
         try:
             request = self._request(batch)
+            take_one(self._request_budget)
         except TokenUnavailable:
             self._retry_later(batch, grpc.StatusCode.UNAUTHENTICATED, None)
             return

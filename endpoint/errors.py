@@ -4,8 +4,10 @@
     ├── BadAnswer          the service answered, but not with one embedding for each clip; asking again may help
     ├── TokenUnavailable   there is no access token just now; asking again later may help
     └── RunEnded           nothing more can be sent in this run: wrong endpoint, format, permission, credentials
-        ├── ClientClosed         the client was closed while batches were waiting for their answers
-        └── RateFolderUnusable   the folder that processes share their pace in is not private (see `shared_rate.py`)
+        ├── ClientClosed           the client was closed while batches were waiting for their answers
+        ├── BudgetSpent            all requests that the run may send were sent; not a fault, another run goes on
+        ├── RequestCountLost       nobody knows how many requests the run has sent (see `request_budget.py`)
+        └── PrivateFolderUnusable  the folder that processes share is not private (see `private_folder.py`)
 
 What a service rejects or fails to answer clip by clip is no exception but a `Refused` result (see `results.py`).
 Messages are our own words: a service may echo a request, so its text is neither stored nor shown.
@@ -36,3 +38,11 @@ class RunEnded(EndpointError):
 
 class ClientClosed(RunEnded):
     """The client was closed; batches without an answer by then are not embedded, and not failed either."""
+
+
+class BudgetSpent(RunEnded):
+    """The run has sent as many requests as `max_requests` allows; what has no answer is left for another run."""
+
+
+class RequestCountLost(RunEnded):
+    """How many requests the run has sent is not known any more, and so it sends none; names the file and the remedy."""

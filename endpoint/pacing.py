@@ -40,7 +40,7 @@ class Pacing:
     def may_send(self, now_s: float) -> bool:
         """Whether a request may go out now; if not, it may at `due_s`."""
         if self._reserved_s is not None and self.due_s < now_s - _SLOT_KEEPS_S:
-            self._release()
+            self.release()
         if self._reserved_s is None:
             self._reserved_s = self._rate.reserve(now_s)
             self._leave_s = self._budget.earliest(now_s)
@@ -55,7 +55,7 @@ class Pacing:
         """Notes a reply."""
         if reply.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
             self._rate.refused(sent_s, now_s, reply.retry_after_s)
-            self._release()  # the slot was taken before the service asked to wait
+            self.release()  # the slot was taken before the service asked to wait
             return
         self._rate.answered(sent_s, now_s)
         if is_retryable(reply.code):
@@ -63,7 +63,8 @@ class Pacing:
         else:
             self._budget.answered(now_s)
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Gives back the slot that is held, if there is one."""
         if self._reserved_s is not None:
             self._rate.release(self._reserved_s)
             self._reserved_s = None

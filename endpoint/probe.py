@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from endpoint.client import Client
-from endpoint.errors import RunEnded
+from endpoint.errors import BudgetSpent, RunEnded
 from endpoint.items import CLIP_SAMPLES, Item
 from endpoint.results import Embedded, Outcome, Refused
 from endpoint.settings import EndpointSettings
@@ -64,8 +64,20 @@ def probe(settings: EndpointSettings, client: Client, items: Sequence[Item]) -> 
         items: `probe_clips` in the form in which clips are sent.
 
     Raises:
-        RunEnded: if the endpoint does not answer properly, or the two answers differ; with the remedy.
+        RunEnded: if the endpoint does not answer properly, or the two answers differ; with the remedy. Never
+            `BudgetSpent`: a run whose requests do not suffice for the probe has not begun.
     """
+    try:
+        return _probe(settings, client, items)
+    except BudgetSpent:
+        needed = min(2, client.max_instances)
+        raise RunEnded(
+            f"--max_requests {settings.max_requests} is too small for the probe's requests ({needed}, and those that must "
+            "be repeated): nothing else was sent. Allow more, or leave the probe out with --no_probe."
+        ) from None
+
+
+def _probe(settings: EndpointSettings, client: Client, items: Sequence[Item]) -> ProbeAnswer:
     alone = _embedding(settings, client, items[:1])
     together = items[: client.max_instances]
     if len(together) == 1:
@@ -98,7 +110,7 @@ def _embedding(settings: EndpointSettings, client: Client, items: Sequence[Item]
     answered.wait()
     (outcome,) = outcomes
     if outcome.error is not None:
-        raise RunEnded(outcome.error.message)
+        raise type(outcome.error)(outcome.error.message)
     for result in outcome.results:
         if isinstance(result, Refused):
             raise RunEnded(

@@ -47,6 +47,11 @@ class EndpointSettings:
     max_request_bytes: int = MAX_REQUEST_BYTES
     max_requests_per_minute: float | None = None
     """Of all processes of this machine together, retries included; None: what the endpoint lets through."""
+    max_requests: int | None = None
+    """Of all processes of this machine that belong to the run together, retries and the probe's included; None: no limit.
+    The count must have been started (`SharedBudget.begin`)."""
+    run_id: str = ""
+    """Names the run whose requests are counted, another one each time; needed with `max_requests`."""
     service_account: str | None = None
     """Impersonated for calls of the endpoint."""
     bucket_tokens: BucketTokenSettings = field(default_factory=BucketTokenSettings)
@@ -65,10 +70,12 @@ class EndpointSettings:
                 raise ValueError(f"{option} is {value!r}: expected {' or '.join(get_args(choices))}")
         if not 0 < self.timeout_s < float("inf"):
             raise ValueError(f"timeout_s is {self.timeout_s!r}: expected a number of seconds above 0, such as 60")
-        for option in ("max_attempts", "max_in_flight", "clips_per_request"):
+        for option in ("max_attempts", "max_in_flight", "clips_per_request", "max_requests"):
             if (value := getattr(self, option)) is not None and value < 1:
                 raise ValueError(f"{option} is {value!r}: expected a whole number of at least 1")
         if self.max_request_bytes < MAX_REQUEST_BYTES:
             raise ValueError(f"max_request_bytes is {self.max_request_bytes!r}: expected {MAX_REQUEST_BYTES} or more")
         if self.max_requests_per_minute is not None and not 0 < self.max_requests_per_minute < float("inf"):
             raise ValueError(f"max_requests_per_minute is {self.max_requests_per_minute!r}: expected a number above 0")
+        if self.max_requests is not None and not self.run_id:
+            raise ValueError(f"run_id is {self.run_id!r}: expected a name for this run, as max_requests is given")

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import hashlib
 import os
-import stat
 import struct
-import tempfile
-import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from endpoint.errors import RunEnded
 from endpoint.packing import Packing
+from endpoint.private_folder import default_folder, folder_unusable, open_private_folder, remove_old_files
 from endpoint.rate import RateState
 from endpoint.tally import COUNTED_S
 
@@ -33,11 +29,6 @@ _CHECKSUM = struct.Struct("<I")
 _FILE_BYTES = _HEADER.size + _STATE.size_bytes + _CHECKSUM.size
 _MOST_UNSAVED = 256
 _PREFIX = "rate-"
-_DAY_S = 86_400.0
-
-
-class RateFolderUnusable(RunEnded):
-    """The folder for the shared rate cannot be made, or is not private to this user; names it and the remedy."""
 
 
 class SharedRate:
@@ -56,7 +47,7 @@ class SharedRate:
         max_requests_per_minute: the limit; None for what the endpoint lets through.
 
     Raises:
-        RateFolderUnusable: on construction.
+        PrivateFolderUnusable: on construction.
     """
 
     def __init__(self, path_folder: str | Path, key: str, max_requests_per_minute: float | None = None) -> None:
@@ -71,7 +62,9 @@ class SharedRate:
         try:
             self._change(lambda _: None)
         except OSError as error:
-            raise _unusable(self._folder, f"holds no file that can be locked and written ({error.strerror})") from None
+            raise folder_unusable(
+                self._folder, f"holds no file that can be locked and written ({error.strerror})"
+            ) from None
 
     @classmethod
     def of(cls, settings: EndpointSettings) -> SharedRate:
@@ -141,67 +134,17 @@ class SharedRate:
             self._open()
 
     def _open(self) -> None:
-        folder = _open_private_folder(self._folder)
+        folder = open_private_folder(self._folder)
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             self._file = os.open(self._name, flags, 0o600, dir_fd=folder)
         except OSError as error:
-            raise _unusable(self._folder, f"cannot hold a file ({error.strerror})") from None
+            raise folder_unusable(self._folder, f"cannot hold a file ({error.strerror})") from None
         else:
-            _remove_old_files(folder)
+            remove_old_files(folder, _PREFIX)
         finally:
             os.close(folder)
         self._process = os.getpid()
-
-
-def _remove_old_files(folder: int) -> None:
-    """Removes states that nobody has used for a day: endpoints on this machine have another port in each run.
-
-    Whoever still has one open notices that its name is gone.
-    """
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith(_PREFIX) and entry.stat(follow_symlinks=False).st_mtime < time.time() - _DAY_S:
-                os.unlink(entry.name, dir_fd=folder)
-
-
-def default_folder() -> Path:
-    """This user's folder for what processes of this machine share.
-
-    `$XDG_RUNTIME_DIR/hear-pipeline` where that is set and private, else `hear-pipeline-UID` in the temporary folder.
-    """
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and Path(runtime).is_absolute():
-        with contextlib.suppress(OSError):
-            if _is_private(os.lstat(runtime)):
-                return Path(runtime) / "hear-pipeline"
-    return Path(tempfile.gettempdir()) / f"hear-pipeline-{os.getuid()}"
-
-
-def _open_private_folder(folder: Path) -> int:
-    """Opens a folder that belongs to this user and is closed to others; makes it if there is nothing."""
-    try:
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o700, parents=True)
-        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        raise _unusable(folder, f"cannot be made or opened ({error.strerror})") from None
-    if not _is_private(os.fstat(opened)):
-        os.close(opened)
-        raise _unusable(folder, "belongs to somebody else or is open to others")
-    return opened
-
-
-def _is_private(status: os.stat_result) -> bool:
-    is_closed = not stat.S_IMODE(status.st_mode) & 0o077
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and is_closed
-
-
-def _unusable(folder: Path, reason: str) -> RateFolderUnusable:
-    return RateFolderUnusable(
-        f"The folder {folder}, in which processes share the rate of requests, {reason}: "
-        "remove it, or make it a folder of this user's own with the rights 0700 (not a link)."
-    )
 
 
 def boot_id() -> bytes:

@@ -194,6 +194,13 @@ def make_parser() -> argparse.ArgumentParser:
         help="of all processes on this machine together, retries included (default: as the endpoint lets through)",
     )
     where.add_argument(
+        "--max_requests",
+        type=_whole_number(1),
+        metavar="N",
+        help="end this run after N requests, the probe's and retries included; the same command goes on with what is left. The "
+        "service's operators watch the daily volume (default: no limit)",
+    )
+    where.add_argument(
         "--requests_in_flight",
         type=_whole_number(1, _MOST_IN_FLIGHT),
         default=32,

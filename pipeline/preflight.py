@@ -15,6 +15,7 @@ from endpoint.client import Client
 from endpoint.errors import RunEnded
 from endpoint.items import ClipObject, Item
 from endpoint.probe import TOLERANCE, ProbeAnswer, largest_difference, probe, probe_clips
+from endpoint.request_budget import SharedBudget
 from endpoint.settings import EndpointSettings
 from endpoint.wav import encode_wav
 from pipeline.endpoints import is_loopback
@@ -42,6 +43,9 @@ def check_credentials(run: RunSettings, endpoint: EndpointSettings) -> None:
 
 def check(run: RunSettings, endpoint: EndpointSettings, earlier: Earlier) -> dict[str, Any]:
     """Raises RunEnded or StagingError for what would end the run later; returns what the probe found, for the summary."""
+    if endpoint.max_requests is not None:
+        # Here alone: whoever finds no count of the run's requests later on sends none.
+        SharedBudget.of(endpoint).begin()
     if run.staging is not None:
         _check_bucket(run.staging)
     if run.full_scope_tokens:

@@ -19,6 +19,7 @@ from endpoint.dispatcher import Dispatcher
 from endpoint.errors import EndpointError, RunEnded
 from endpoint.items import CLIP_SAMPLES, ClipObject, Item
 from endpoint.rate import LocalRate, Rate
+from endpoint.request_budget import RequestBudget
 from endpoint.results import Outcome
 from endpoint.retry import Backoff
 from endpoint.retry_budget import RetryBudget
@@ -91,6 +92,7 @@ class Simulation:
     backoff: Backoff = field(default_factory=Backoff)
     tokens: BearerTokens | None = None
     rate: Rate | None = None
+    request_budget: RequestBudget | None = None
     seed: int = 1
     now: float = 1000.0
     sent: list[Sent] = field(default_factory=list)
@@ -111,6 +113,7 @@ class Simulation:
             tokens=self.tokens,
             rate=self.rate or LocalRate(),
             budget=RetryBudget(self.settings.max_in_flight),
+            request_budget=self.request_budget,
             send=self._send,
             renew_credentials=self._renew,
             on_finished=self._finished,

@@ -101,6 +101,8 @@ def test_what_is_no_host_is_refused_by_name(host: str) -> None:
         ({"max_attempts": 0}, "max_attempts is 0"),
         ({"max_in_flight": 0}, "max_in_flight is 0"),
         ({"clips_per_request": 0}, "clips_per_request is 0"),
+        ({"max_requests": 0, "run_id": "run"}, "max_requests is 0"),
+        ({"max_requests": 1}, "run_id is ''"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_by_name(changes: dict[str, object], names: str) -> None:

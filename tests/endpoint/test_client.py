@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import random
 import threading
@@ -14,8 +15,9 @@ import numpy as np
 import pytest
 
 from endpoint.client import Client
-from endpoint.errors import ClientClosed, RunEnded
+from endpoint.errors import BudgetSpent, ClientClosed, RequestCountLost, RunEnded
 from endpoint.rate import LocalRate
+from endpoint.request_budget import SharedBudget
 from endpoint.results import Embedded, Outcome, Refused
 from endpoint.retry import Backoff
 from endpoint.settings import EndpointSettings
@@ -68,11 +70,13 @@ class AnsweringTransport(HeldTransport):
     def __init__(self, seed: int) -> None:
         super().__init__()
         self._rng = random.Random(seed)
+        self.sent = 0
         self.most_out = 0
         self._out = 0
 
     def send(self, request: bytes, timeout_s: float, done: Callable[[Reply], None]) -> None:
         with self._changed:
+            self.sent += 1
             self._out += 1
             self.most_out = max(self.most_out, self._out)
             code = self._rng.choice([grpc.StatusCode.OK] * 4 + [grpc.StatusCode.UNAVAILABLE])
@@ -343,6 +347,75 @@ def test_refusals_reach_their_submitter() -> None:
         assert isinstance(refused, Refused)
         assert (refused.code, refused.attempts, outcome.retries) == ("unavailable", 8, 7)
         assert client.stats().retries == 7
+
+
+def test_two_clients_share_a_budget() -> None:
+    """Each knows the run by its settings alone, as in two processes; one in four requests is a retry."""
+    budgeted = dataclasses.replace(settings(8), max_requests=150, run_id="of two clients")
+    SharedBudget.of(budgeted).begin()
+    quick = Backoff(base_s=0.001, cap_s=0.002)
+    ends: list[str] = []
+    transports, outcomes = [AnsweringTransport(seed=6), AnsweringTransport(seed=7)], Outcomes()
+    clients = [Client(budgeted, transport=transport, rate=LocalRate(), backoff=quick) for transport in transports]
+
+    def submit_many(client: Client, first: int) -> None:
+        try:
+            for number in range(first, first + 150):
+                client.submit([clip(number)], outcomes.taker(number))
+        except BudgetSpent as spent:
+            ends.append(spent.message)
+
+    submitters = [(client, 1000 * who + 500 * half) for who, client in enumerate(clients) for half in range(2)]
+    threads = [in_thread(lambda given=given: submit_many(*given)) for given in submitters]
+    for thread in threads:
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+    for client in clients:
+        client.close()
+    assert len(ends) == 4
+    assert all("--max_requests 150 " in message for message in ends)
+    assert sum(transport.sent for transport in transports) == 150
+    assert sum(client.stats().requests for client in clients) == 150
+    assert min(transport.sent for transport in transports) > 0
+    found = [outcome for (outcome,) in outcomes.by_batch.values()]
+    assert sum(outcome.requests for outcome in found) == 150
+    assert 0 < sum(outcome.error is None for outcome in found) < 150
+    assert all(
+        isinstance(outcome.error, BudgetSpent) and outcome.results == (None,) for outcome in found if outcome.error
+    )
+
+
+def test_answers_to_the_last_requests_are_waited_for_and_nothing_follows_them() -> None:
+    budgeted = dataclasses.replace(settings(), max_requests=2, run_id="of the last requests", is_proven=True)
+    SharedBudget.of(budgeted).begin()
+    transport, outcomes = HeldTransport(), Outcomes()
+    with Client(budgeted, transport=transport, rate=LocalRate()) as client:
+        for number in range(3):
+            client.submit([clip(number)], outcomes.taker(number))
+        assert isinstance(outcomes.wait_for(1)[2][0].error, BudgetSpent)
+        with pytest.raises(BudgetSpent):
+            client.submit([clip(3)], outcomes.taker(3))
+        assert transport.wait_for(2) == [(0,), (1,)]
+        transport.reply()
+        transport.reply(Reply(grpc.StatusCode.UNAVAILABLE))
+        (answered,), (failed,) = (outcomes.wait_for(3)[number] for number in range(2))
+    assert (answered.error, answered.requests) == (None, 1)
+    assert isinstance(answered.results[0], Embedded)
+    assert isinstance(failed.error, BudgetSpent)
+    assert failed.results == (None,)
+    assert transport.wait_for(0) == []
+
+
+def test_without_a_count_that_has_begun_nothing_is_sent() -> None:
+    budgeted = dataclasses.replace(settings(), max_requests=2, run_id="never begun")
+    transport, outcomes = HeldTransport(), Outcomes()
+    with Client(budgeted, transport=transport, rate=LocalRate()) as client:
+        client.submit([clip(0)], outcomes.taker(0))
+        (outcome,) = outcomes.wait_for(1)[0]
+        with pytest.raises(RequestCountLost):
+            client.submit([clip(1)], outcomes.taker(1))
+    assert isinstance(outcome.error, RequestCountLost)
+    assert transport.wait_for(0) == []
 
 
 def test_a_client_stays_in_its_process() -> None:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from endpoint.client import Client
-from endpoint.errors import RunEnded
+from endpoint.errors import BudgetSpent, RunEnded
 from endpoint.probe import TOLERANCE, probe, probe_clips
 from endpoint.rate import LocalRate
+from endpoint.request_budget import LocalBudget
 from endpoint.retry import Backoff
 from endpoint.settings import EndpointSettings
 from endpoint.transport import Reply
@@ -49,7 +50,8 @@ def probed_by(rule: Rule, **changes: object) -> Iterator[tuple[EndpointSettings,
     settings = EndpointSettings(official.NAME, "127.0.0.1:9", max_attempts=2, **changes)  # type: ignore[arg-type]
     transport = RuleTransport(rule)
     backoff = Backoff(base_s=0.001, cap_s=0.001)
-    with Client(settings, transport=transport, rate=LocalRate(), backoff=backoff) as client:
+    budget = None if settings.max_requests is None else LocalBudget(settings.max_requests)
+    with Client(settings, transport=transport, rate=LocalRate(), request_budget=budget, backoff=backoff) as client:
         yield settings, client, transport
 
 
@@ -142,3 +144,27 @@ def test_clips_that_are_not_embedded_end_the_run() -> None:
 
     with probed_by(only_quiet) as (settings, client, _), pytest.raises(RunEnded, match="does not embed the probe"):
         probe(settings, client, probe_clips())
+
+
+def test_a_budget_of_two_requests_suffices_where_both_are_answered() -> None:
+    with probed_by(embed, max_requests=2, run_id="run") as (settings, client, transport):
+        assert probe(settings, client, probe_clips()).requests == 2
+    assert len(transport.requests) == 2
+    with probed_by(embed, max_requests=1, run_id="run", clips_per_request=1) as (settings, client, transport):
+        assert probe(settings, client, probe_clips()).requests == 1
+
+
+@pytest.mark.parametrize(("limit", "failures"), [(1, 0), (1, 1), (2, 1)])
+def test_a_budget_that_does_not_suffice_is_a_mistake_and_no_run_that_ends_well(limit: int, failures: int) -> None:
+    replies = [Reply(grpc.StatusCode.UNAVAILABLE)] * failures
+
+    def failing_at_first(clips: Sequence[np.ndarray]) -> Reply:
+        return replies.pop() if replies else embed(clips)
+
+    with probed_by(failing_at_first, max_requests=limit, run_id="run") as (settings, client, transport):
+        with pytest.raises(
+            RunEnded, match=rf"--max_requests {limit} is too small for the probe's requests \(2"
+        ) as ended:
+            probe(settings, client, probe_clips())
+        assert not isinstance(ended.value, BudgetSpent)
+        assert len(transport.requests) == limit

@@ -19,8 +19,9 @@ import pytest
 
 from endpoint import shared_rate
 from endpoint.errors import RunEnded
+from endpoint.private_folder import PrivateFolderUnusable
 from endpoint.settings import EndpointSettings
-from endpoint.shared_rate import RateFolderUnusable, SharedRate, default_folder
+from endpoint.shared_rate import SharedRate
 from tests.endpoint.quota_simulation import most_in_window
 
 KEY = "projects/P/locations/L/endpoints/E 127.0.0.1:9"
@@ -206,7 +207,7 @@ def test_an_open_folder_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "r"
     folder.mkdir()
     folder.chmod(0o750)
-    with pytest.raises(RateFolderUnusable, match=r"open to others.*0700") as raised:
+    with pytest.raises(PrivateFolderUnusable, match=r"open to others.*0700") as raised:
         SharedRate(folder, KEY)
     assert str(folder) in raised.value.message
     assert isinstance(raised.value, RunEnded)
@@ -214,45 +215,14 @@ def test_an_open_folder_is_refused(tmp_path: Path) -> None:
     SharedRate(folder, KEY).close()
 
 
-def test_a_link_or_a_file_is_no_folder(tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir(mode=0o700)
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    (tmp_path / "file").write_text("")
-    for name in ("link", "file"):
-        with pytest.raises(RateFolderUnusable, match=name):
-            SharedRate(tmp_path / name, KEY)
-
-
 def test_a_link_is_no_file(tmp_path: Path) -> None:
     rate = SharedRate(tmp_path / "r", KEY)
     rate.close()
     rate.path.unlink()
     rate.path.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(RateFolderUnusable):
+    with pytest.raises(PrivateFolderUnusable):
         SharedRate(tmp_path / "r", KEY)
     assert not (tmp_path / "elsewhere").exists()
-
-
-def test_a_folder_of_somebody_else_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "r").mkdir(mode=0o700)
-    owner = os.getuid()
-    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
-    with pytest.raises(RateFolderUnusable, match="somebody else"):
-        SharedRate(tmp_path / "r", KEY)
-
-
-def test_the_default_folder_is_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    tmp_path.chmod(0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    assert default_folder() == tmp_path / "hear-pipeline"
-    tmp_path.chmod(0o755)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    own = tmp_path / f"hear-pipeline-{os.getuid()}"
-    assert default_folder() == own
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "missing"))
-    assert default_folder() == own
-    monkeypatch.delenv("XDG_RUNTIME_DIR")
-    assert default_folder() == own
 
 
 def test_endpoints_have_paces_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 
 from audio import fetch
 from emulator.process import LocalEndpoint, start_local_endpoint
+from endpoint.errors import RunEnded
+from endpoint.request_budget import SharedBudget
 from endpoint.settings import EndpointSettings
 from pipeline.options import parse
 from pipeline.preflight import check, nothing_left_staged, remove_staged, staged_in
@@ -225,3 +228,30 @@ def test_a_bucket_that_cannot_be_listed_is_asked_once_for_all_earlier_runs(
     assert len(said) == 5  # a bucket that is gone has nothing left
     for number, note in enumerate(said):
         assert f"gs://{BUCKET}/a/hear-staged-r{number}/" in note
+
+
+def sending_audio(
+    tmp_path: Path, local: LocalEndpoint, max_requests: int, **changes: str
+) -> tuple[RunSettings, EndpointSettings]:
+    run = settings(tmp_path, endpoint=local.endpoint_name, endpoint_host=local.host, **changes)
+    Path(run.run_folder).mkdir(parents=True)
+    endpoint = run.endpoint_settings(local.endpoint_name, local.host)
+    return run, replace(endpoint, max_requests=max_requests, run_id=run.run_id)
+
+
+def test_the_probe_draws_from_the_runs_budget(tmp_path: Path, local: LocalEndpoint) -> None:
+    run, endpoint = sending_audio(tmp_path, local, 5)
+    assert check(run, endpoint)["requests"] == 2
+    assert SharedBudget.of(endpoint).left() == 3
+
+
+def test_without_a_probe_the_whole_budget_is_the_runs(tmp_path: Path, local: LocalEndpoint) -> None:
+    run, endpoint = sending_audio(tmp_path, local, 5)
+    assert check(replace(run, probe=False), endpoint)["requests"] == 0
+    assert SharedBudget.of(endpoint).left() == 5
+
+
+def test_a_budget_that_is_too_small_for_the_probe_is_named(tmp_path: Path, local: LocalEndpoint) -> None:
+    run, endpoint = sending_audio(tmp_path, local, 1)
+    with pytest.raises(RunEnded, match=r"--max_requests 1 is too small for the probe's requests \(2"):
+        check(run, endpoint)

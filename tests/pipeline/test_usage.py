@@ -55,6 +55,8 @@ WRONG_VALUES = [
     ("max_request_bytes", "10000001", ["--max_request_bytes", "'10000001'", "more than 10000000"]),
     ("max_requests_per_minute", "0", ["--max_requests_per_minute", "'0'", "from 1"]),
     ("max_requests_per_minute", "many", ["--max_requests_per_minute", "'many'", "not a number"]),
+    ("max_requests", "0", ["--max_requests", "'0'", "at least 1"]),
+    ("max_requests", "1e3", ["--max_requests", "'1e3'", "at least 1"]),
     ("endpoint_service_account", "me", ["--endpoint_service_account", "'me'", "iam.gserviceaccount.com"]),
     ("bucket_service_account", "a@b.example", ["--bucket_service_account", "--send uris"]),
     ("staging_location", "gs://bucket/tmp", ["--staging_location", "--send uris"]),
