@@ -90,7 +90,7 @@ def open_lines(path: str) -> Iterator[Lines]:
             beginning = _beginning(file)
             for _ in range(_MOST_LAYERS):
                 if beginning == _GZIP:
-                    file = opened.enter_context(cast(BinaryIO, gzip.GzipFile(fileobj=file)))
+                    file = opened.enter_context(cast(BinaryIO, gzip.GzipFile(fileobj=file, mode="rb")))
                     beginning = _beginning(file)
         except FetchError as error:
             raise ManifestError(f"the manifest {path!r} cannot be read: {error.message}") from None

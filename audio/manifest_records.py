@@ -19,6 +19,8 @@ MAX_FIELD: Final = 1 << 20
 
 _DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
 _SHOWN: Final = 20
+_DEEPEST: Final = 100
+"""Levels of lists and objects within a JSON value."""
 
 
 class Record(NamedTuple):
@@ -187,7 +189,7 @@ _DECODER: Final = json.JSONDecoder(
 
 def _columns(line: str) -> dict[str, str | None]:
     try:
-        pairs = _DECODER.decode(line)
+        pairs = _DECODER.decode(line.rstrip("\r\n"))
     except json.JSONDecodeError as error:
         at = f"at character {error.pos + 1}"
         raise _WrongJson(f"the row is not valid JSON {at}: expected one object a line, such as {{...}}") from None
@@ -204,28 +206,34 @@ def _columns(line: str) -> dict[str, str | None]:
                 f"the row has the key {shortened(name)}: expected a name, in valid Unicode without zero bytes"
             )
         try:
-            columns[name] = value if value is None or type(value) is str else _compact(value, nested=False)
-        except RecursionError:
-            raise _WrongJson(f"the value of {shortened(name)} is nested too deeply") from None
-        except _WrongJson:
-            raise _WrongJson(f"the value of {shortened(name)} has an object with one key twice") from None
+            columns[name] = value if value is None or type(value) is str else _as_text(value)
+        except _WrongJson as error:
+            raise _WrongJson(f"the value of {shortened(name)} {error}") from None
     return columns
 
 
-def _compact(value: Any, nested: bool = True) -> str:
+def _as_text(value: Any) -> str:
+    return str(value) if isinstance(value, _Number) else _compact(value, 1)
+
+
+def _compact(value: Any, depth: int) -> str:
+    if depth > _DEEPEST:
+        raise _WrongJson(f"is nested more than {_DEEPEST} levels deep: expected less")
     match value:
         case _Number():
             return str(value)
         case str():
-            return json.dumps(value, ensure_ascii=False) if nested else value
+            return json.dumps(value, ensure_ascii=False)
         case None | bool():
             return {None: "null", True: "true", False: "false"}[value]
         case _Object():
             if len({key for key, _ in value}) < len(value):
-                raise _WrongJson
-            return "{" + ",".join(f"{json.dumps(k, ensure_ascii=False)}:{_compact(v)}" for k, v in value) + "}"
+                raise _WrongJson("has an object with one key twice: expected each once")
+            return (
+                "{" + ",".join(f"{json.dumps(k, ensure_ascii=False)}:{_compact(v, depth + 1)}" for k, v in value) + "}"
+            )
         case _:
-            return "[" + ",".join(map(_compact, value)) + "]"
+            return "[" + ",".join(_compact(inner, depth + 1) for inner in value) + "]"
 
 
 def is_text(text: str) -> bool:
