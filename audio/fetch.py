@@ -61,6 +61,22 @@ def storage_client() -> storage.Client:
         return _client
 
 
+def widen_pool(client: storage.Client, connections: int) -> None:
+    """Let the client keep at least so many connections open.
+
+    requests keeps 10 a host: with more threads, every further call would open a connection of its own, a TLS handshake
+    each, and warn of it. Adapters of another kind (mutual TLS) are left alone.
+    """
+    from requests.adapters import HTTPAdapter
+
+    adapters = client._http.adapters
+    for scheme in ("https://", "http://"):
+        adapter: Any = adapters.get(scheme)
+        # An adapter takes its key's place in one step (mount() would reorder the others under threads that read them).
+        if type(adapter) is HTTPAdapter and adapter._pool_maxsize < connections:
+            adapters[scheme] = HTTPAdapter(pool_maxsize=connections)
+
+
 def _unchanged(request: Any) -> Any:
     return request
 
@@ -69,7 +85,7 @@ def _open_local(recording: Recording) -> BinaryIO:
     path = recording.uri
     try:
         # Opening a device can have effects, and a pipe blocks: look first, and look again at what was opened.
-        _check_regular(os.stat(path))  # noqa: PTH116 - a path is opened as it was listed, never normalised
+        check_regular(os.stat(path))  # noqa: PTH116 - a path is opened as it was listed, never normalised
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         raise MissingFile("the file was listed, but is no longer there") from None
@@ -78,10 +94,10 @@ def _open_local(recording: Recording) -> BinaryIO:
     except ValueError:
         raise MissingFile("no file can have this name: it holds a zero byte") from None
     except OSError as error:
-        raise StorageError(f"opening the file failed ({_error_name(error)}); try again") from None
+        raise StorageError(f"opening the file failed ({error_name(error)}); try again") from None
     try:
         status = os.fstat(descriptor)
-        _check_regular(status)
+        check_regular(status)
         if recording.version and local_version(status) != recording.version:
             raise ChangedFile("the file was changed after it was listed; run again to embed what it holds now")
         return cast(BinaryIO, os.fdopen(descriptor, "rb"))
@@ -90,7 +106,8 @@ def _open_local(recording: Recording) -> BinaryIO:
         raise
 
 
-def _check_regular(status: os.stat_result) -> None:
+def check_regular(status: os.stat_result) -> None:
+    """Raises NotARegularFile for a folder, pipe, socket or device."""
     if not stat.S_ISREG(status.st_mode):
         raise NotARegularFile(f"this is {_file_type(status.st_mode)}, not a regular file")
 
@@ -108,7 +125,8 @@ def _file_type(mode: int) -> str:
     return "something special"
 
 
-def _error_name(error: OSError) -> str:
+def error_name(error: OSError) -> str:
+    """The system's name of an error, such as EIO: its text holds paths, and differs from system to system."""
     import errno
 
     return errno.errorcode.get(error.errno or 0, type(error).__name__)

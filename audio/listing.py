@@ -36,6 +36,8 @@ class Unlisted(NamedTuple):
     uri: str
     code: str
     message: str
+    retryable: bool = False
+    """Whether the same may well succeed later."""
 
 
 class ListingError(Exception):
@@ -61,7 +63,7 @@ def list_input(text: str) -> Iterator[Listed]:
     elif re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
         raise ListingError(f"cannot list {text!r}: expected a local path or gs://bucket/path")
     else:
-        yield from _list_disk(_absolute(text))
+        yield from _list_disk(absolute_path(text))
 
 
 def glob_to_regex(pattern: str) -> re.Pattern[str]:
@@ -194,7 +196,7 @@ def _unreadable(folder: str) -> Unlisted:
     return Unlisted(_printable(folder), "unreadable_folder", message)
 
 
-def _absolute(path: str) -> str:
+def absolute_path(path: str) -> str:
     """The path from the root, without `.` and doubled slashes; `..` goes where the system goes, through links too."""
     parts: list[str] = []
     for part in os.path.join(os.getcwd(), path).split("/"):  # noqa: PTH109, PTH118

@@ -94,6 +94,22 @@ def make_parser() -> argparse.ArgumentParser:
         "a name that begins with a dash is written --input=-NAME",
     )
     what.add_argument(
+        "--manifest",
+        metavar="FILE",
+        help="instead of --input: a table with a recording, or an annotated event (start_s, end_s) of one, in each row: .csv, .tsv, "
+        ".jsonl, also with .gz; local or gs://; other columns are kept as text and joined to the rows",
+    )
+    what.add_argument(
+        "--uri_column",
+        metavar="NAME",
+        help="the manifest's column with the recordings' paths or gs:// URIs; relative ones are relative to the manifest (default: uri)",
+    )
+    what.add_argument(
+        "--uri_template",
+        metavar="TEXT",
+        help="builds the URIs from the manifest's columns instead, for example 'gs://bucket/{uuid}.webm'",
+    )
+    what.add_argument(
         "--limit", type=_whole_number(1), metavar="N", help="only the first N recordings, in the order of their URIs"
     )
 
@@ -122,6 +138,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--min_rms_dbfs", type=_number, metavar="DB", help="clips that are quieter are skipped (default: none)"
     )
 
+<<<<<<< HEAD
     decoding = parser.add_argument_group("decoding")
     decoding.add_argument(
         "--decoder_processes",
@@ -143,6 +160,13 @@ def make_parser() -> argparse.ArgumentParser:
         default=1024,
         metavar="N",
         help="a file whose decoder takes up more memory has failed (default: 1024)",
+=======
+    clips.add_argument(
+        "--event_context",
+        choices=("audio", "zeros"),
+        default="audio",
+        help="what surrounds a manifest's event in its clips: the recording's audio, or zeros (default: audio)",
+>>>>>>> manifest
     )
 
     where = parser.add_argument_group("endpoint")

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
-from audio.fetch import storage_client
+from audio.fetch import storage_client, widen_pool
 from endpoint.items import ClipObject
-from transforms.staged_objects import RETRY_FOR_S, ClientFactory, StagingError, delete, staging_error, widen_pool
+from transforms.staged_objects import RETRY_FOR_S, ClientFactory, StagingError, delete, staging_error
 from transforms.staging_area import FOLDER, StagingArea, split_run_uri
 
 if TYPE_CHECKING:

@@ -120,22 +120,6 @@ def staging_error(error: Exception, bucket: str, doing: str, permission: str) ->
             return StagingError(f"{where} failed ({type(error).__name__}); try again later")
 
 
-def widen_pool(client: storage.Client, connections: int) -> None:
-    """Let the client keep at least so many connections open.
-
-    requests keeps 10 a host: with more threads, every further call would open a connection of its own, a TLS handshake
-    each, and warn of it. Adapters of another kind (mutual TLS) are left alone.
-    """
-    from requests.adapters import HTTPAdapter
-
-    adapters = client._http.adapters
-    for scheme in ("https://", "http://"):
-        adapter: Any = adapters.get(scheme)
-        # An adapter takes its key's place in one step (mount() would reorder the others under threads that read them).
-        if type(adapter) is HTTPAdapter and adapter._pool_maxsize < connections:
-            adapters[scheme] = HTTPAdapter(pool_maxsize=connections)
-
-
 def _retry(retry_for_s: float, first_pause_s: float) -> Any:
     from google.cloud.storage.retry import DEFAULT_RETRY
 

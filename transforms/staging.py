@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from audio.fetch import storage_client
+from audio.fetch import storage_client, widen_pool
 from endpoint.items import ClipObject
 from transforms import staged_objects
 from transforms.staged_objects import (
@@ -18,7 +18,6 @@ from transforms.staged_objects import (
     StagingError,
     StagingRefused,
     staging_error,
-    widen_pool,
 )
 from transforms.staging_area import StagingArea
 

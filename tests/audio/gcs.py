@@ -22,10 +22,10 @@ class StorageServer:
     def make_bucket(self, name: str) -> None:
         self._post("/storage/v1/b?project=local", json.dumps({"name": name}).encode(), "application/json")
 
-    def upload(self, bucket: str, name: str, data: bytes) -> str:
-        """Store an object; return its generation."""
-        quoted = urllib.parse.quote(name, safe="")
-        answer = self._post(f"/upload/storage/v1/b/{bucket}/o?uploadType=media&name={quoted}", data, "audio/wav")
+    def upload(self, bucket: str, name: str, data: bytes, encoding: str = "") -> str:
+        """Store an object, with this Content-Encoding; return its generation."""
+        query = urllib.parse.urlencode({"uploadType": "media", "name": name, "contentEncoding": encoding})
+        answer = self._post(f"/upload/storage/v1/b/{bucket}/o?{query}", data, "audio/wav")
         return str(json.loads(answer)["generation"])
 
     def delete(self, bucket: str, name: str) -> None:

@@ -1,4 +1,3 @@
-import gc
 import os
 import socket
 import threading
@@ -14,7 +13,7 @@ from audio.clips import ClipSettings, open_clips
 from audio.errors import AudioError
 from audio.fetch import local_version, open_recording
 from audio.recording import Recording
-from tests.audio.gcs import StorageServer, storage_server
+from tests.audio.gcs import StorageServer
 from tests.audio.makers import noise, wav
 
 _LEAVES_CONNECTIONS = pytest.mark.filterwarnings(
@@ -112,30 +111,6 @@ def test_no_permission(tmp_path: Path) -> None:
     path.write_bytes(b"abc")
     path.chmod(0)
     assert failure(listed(path)).code == "permission_denied"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageServer]:
-    with storage_server(tmp_path_factory.mktemp("objects")) as running:
-        running.make_bucket("bucket")
-        yield running
-
-
-@pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """A function that points this process's storage client at an address, for one test."""
-    monkeypatch.setattr(audio.fetch, "_client", None)
-    yield lambda address: monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
-    if audio.fetch._client is not None:
-        audio.fetch._client.close()
-    # The storage library leaves the connection of a refused request to the garbage collector, which warns.
-    gc.collect()
-
-
-@pytest.fixture
-def emulated(server: StorageServer, use: Callable[[str], None]) -> StorageServer:
-    use(server.address)
-    return server
 
 
 @contextmanager

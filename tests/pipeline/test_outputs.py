@@ -1,16 +1,8 @@
-import json
 from pathlib import Path
 
 import pytest
 
-from pipeline.outputs import (
-    earlier_runs,
-    existing_outputs,
-    make_folders,
-    note_run,
-    remove_replaced,
-    replaced_outputs,
-)
+from pipeline.outputs import existing_outputs, make_folders, remove_replaced, replaced_outputs
 from pipeline.usage import UsageError
 from tests.pipeline.commands import settings
 
@@ -61,67 +53,39 @@ def test_where_there_is_no_folder_there_is_no_output(tmp_path: Path) -> None:
 
 def test_output_that_is_there_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"exists .* and 5 more\): choose another, or give --overwrite"):
-        replaced_outputs(settings(tmp_path))
+        replaced_outputs(settings(tmp_path), [])
 
 
 def test_output_that_is_there_may_be_overwritten_when_the_user_says_so(folder: Path, tmp_path: Path) -> None:
     arguments = settings(tmp_path)
     run = type(arguments)(**{**vars(arguments), "overwrite": True})
-    assert replaced_outputs(run) == sorted(str(folder / name) for name in OURS)
+    assert replaced_outputs(run, []) == sorted(str(folder / name) for name in OURS)
 
 
 def test_a_checkpoints_own_earlier_output_is_replaced(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    note_run(settings(tmp_path), {"run_id": "x", "fingerprint": settings(tmp_path).fingerprint})
-    assert len(replaced_outputs(settings(tmp_path))) == len(OURS)
+    earlier = [{"output": str(folder / "r"), "fingerprint": settings(tmp_path).fingerprint}]
+    assert len(replaced_outputs(settings(tmp_path), earlier)) == len(OURS)
     monkeypatch.chdir(tmp_path)
-    assert len(replaced_outputs(settings(tmp_path, output="out/r", checkpoint=f"{folder}/r-checkpoint"))) == len(OURS)
+    assert len(replaced_outputs(settings(tmp_path, output="out/r"), earlier)) == len(OURS)
 
 
-def test_output_of_another_prefix_or_checkpoint_is_not_its_own(folder: Path, tmp_path: Path) -> None:
-    note_run(settings(tmp_path, output=str(folder / "other"), checkpoint=str(folder / "ck")), {})
+@pytest.mark.parametrize("earlier", [{}, {"output": "other"}, {"output": "r", "fingerprint": "another"}, {"output": 7}])
+def test_output_of_another_prefix_or_model_is_not_its_own(earlier: dict[str, object], folder: Path, tmp_path: Path) -> None:
+    earlier = {"fingerprint": settings(tmp_path).fingerprint} | earlier
+    if isinstance(earlier.get("output"), str):
+        earlier["output"] = str(folder / str(earlier["output"]))
     with pytest.raises(UsageError, match="--overwrite"):
-        replaced_outputs(settings(tmp_path, checkpoint=str(folder / "ck")))
-    note_run(settings(tmp_path, checkpoint=str(folder / "ck2")), {})
-    with pytest.raises(UsageError, match="--overwrite"):
-        replaced_outputs(settings(tmp_path))
+        replaced_outputs(settings(tmp_path), [earlier])
 
 
 def test_folders_are_made(tmp_path: Path) -> None:
     run = settings(tmp_path, output=str(tmp_path / "new" / "er" / "r"))
-    assert replaced_outputs(run) == []
+    assert replaced_outputs(run, []) == []
     assert not (tmp_path / "new").exists()
     make_folders(run)
     assert (tmp_path / "new" / "er" / "r-checkpoint").is_dir()
-
-
-def test_output_of_another_model_is_not_its_own(folder: Path, tmp_path: Path) -> None:
-    note_run(settings(tmp_path), {"fingerprint": settings(tmp_path, model_id="hear").fingerprint})
-    with pytest.raises(UsageError, match="--overwrite"):
-        replaced_outputs(settings(tmp_path))
-
-
-def test_damaged_notes_of_earlier_runs_say_nothing(folder: Path, tmp_path: Path) -> None:
-    for name, text in (("a", "{"), ("b", "[1]"), ("c", "\xff")):
-        path = folder / "r-checkpoint" / name / "run.json"
-        path.parent.mkdir(parents=True)
-        path.write_text(text, encoding="latin-1")
-    assert earlier_runs(settings(tmp_path).checkpoint) == []
-    with pytest.raises(UsageError, match="--overwrite"):
-        replaced_outputs(settings(tmp_path))
-
-
-def test_a_run_writes_down_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    run = settings(tmp_path, output="out/кашель")
-    note_run(run, {"run_id": run.run_id, "inputs": ["/in/кашель"]})
-    assert json.loads((tmp_path / f"out/кашель-checkpoint/{run.run_id}/run.json").read_text()) == {
-        "output": str(tmp_path / "out/кашель"),
-        "run_id": run.run_id,
-        "inputs": ["/in/кашель"],
-    }
-    assert [earlier["run_id"] for earlier in earlier_runs(run.checkpoint)] == [run.run_id]
 
 
 def test_files_that_the_finished_run_did_not_write_again_are_removed(folder: Path) -> None:

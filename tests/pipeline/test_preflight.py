@@ -17,6 +17,7 @@ from endpoint.request_budget import SharedBudget
 from endpoint.settings import EndpointSettings
 from pipeline.options import parse
 from pipeline.preflight import check, nothing_left_staged, remove_staged, staged_in
+from pipeline.resuming import find_earlier
 from pipeline.settings import RunSettings
 from tests.audio.gcs import StorageServer, storage_server
 from tests.audio.storage_proxy import Fault, StorageProxy, storage_proxy
@@ -80,8 +81,7 @@ def test_what_is_staged_to_look_around_is_removed_and_nothing_is_noted(
     tmp_path: Path, local: LocalEndpoint, proxy: StorageProxy, server: StorageServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, endpoint = sending_uris(tmp_path, local)
-    Path(run.run_folder).mkdir(parents=True)
-    found = check(run, endpoint)
+    found = check(run, endpoint, find_earlier(run))
     assert (found["requests"], found["difference"]) == (2, 0.0)
     assert proxy.count("^POST /upload/") == proxy.count("^DELETE ") == 1 + 4
     assert server.names(BUCKET) == []
@@ -106,8 +106,7 @@ def test_a_bucket_that_keeps_what_is_deleted_is_warned_of(
 ) -> None:
     proxy.add(Fault(rf"^GET /storage/v1/b/{BUCKET}\?", 200, {"kind": "storage#bucket", "name": BUCKET, **metadata}))
     run, endpoint = sending_uris(tmp_path, local)
-    Path(run.run_folder).mkdir(parents=True)
-    check(run, endpoint)
+    check(run, endpoint, find_earlier(run))
     (note,) = notes(capsys)
     assert said in note
     assert f"gs://{BUCKET}" in note
@@ -118,9 +117,8 @@ def test_other_runs_folders_are_named_and_left_alone(
 ) -> None:
     server.upload(BUCKET, "a/hear-staged-other/0.wav", b"x")
     run, endpoint = sending_uris(tmp_path, local)
-    Path(run.run_folder).mkdir(parents=True)
-    with nothing_left_staged(run):
-        check(run, endpoint)
+    with nothing_left_staged(run, find_earlier(run)):
+        check(run, endpoint, find_earlier(run))
     (note,) = notes(capsys)
     assert f"gs://{BUCKET}/a/hear-staged-other/" in note
     assert server.names(BUCKET) == ["a/hear-staged-other/0.wav"]
@@ -131,8 +129,7 @@ def test_a_run_that_may_not_list_runs_all_the_same(
 ) -> None:
     proxy.add(Fault(LISTING, 403))
     run, endpoint = sending_uris(tmp_path, local)
-    Path(run.run_folder).mkdir(parents=True)
-    assert check(run, endpoint)["requests"] == 2
+    assert check(run, endpoint, find_earlier(run))["requests"] == 2
     assert notes(capsys) == []
 
 
@@ -165,7 +162,7 @@ def test_earlier_runs_of_the_checkpoint_are_swept_whatever_is_sent_now(
     earlier(run, server, "five", staged=["x"])
     for name in ("one", "four", "five"):
         server.upload(BUCKET, f"a/hear-staged-{name}/1.wav", b"x")
-    with nothing_left_staged(run):
+    with nothing_left_staged(run, find_earlier(run)):
         left = server.names(BUCKET)
         if folder := staged_in(run):
             server.upload(BUCKET, f"{folder.removeprefix(f'gs://{BUCKET}/')}0.wav", b"x")
@@ -187,7 +184,7 @@ def test_what_the_run_is_to_keep_is_kept(
     assert run.staging is not None
     name = f"{run.staging.run_prefix}0.wav"
     server.upload(BUCKET, name, b"x")
-    with nothing_left_staged(run):
+    with nothing_left_staged(run, find_earlier(run)):
         pass
     assert staged_in(run) is None
     assert server.names(BUCKET) == [name]
@@ -221,7 +218,7 @@ def test_a_bucket_that_cannot_be_listed_is_asked_once_for_all_earlier_runs(
         earlier(run, server, f"r{number}")
     earlier(run, server, "r5", bucket="no-such-bucket")
     proxy.add(Fault(LISTING, 403, chooses=lambda line: f"/b/{BUCKET}/" in line))
-    with nothing_left_staged(run):
+    with nothing_left_staged(run, find_earlier(run)):
         pass
     assert proxy.count(LISTING) == 2  # one for each bucket
     said = notes(capsys)
@@ -234,14 +231,13 @@ def sending_audio(
     tmp_path: Path, local: LocalEndpoint, max_requests: int, **changes: str
 ) -> tuple[RunSettings, EndpointSettings]:
     run = settings(tmp_path, endpoint=local.endpoint_name, endpoint_host=local.host, **changes)
-    Path(run.run_folder).mkdir(parents=True)
     endpoint = run.endpoint_settings(local.endpoint_name, local.host)
     return run, replace(endpoint, max_requests=max_requests, run_id=run.run_id)
 
 
 def test_the_probe_draws_from_the_runs_budget(tmp_path: Path, local: LocalEndpoint) -> None:
     run, endpoint = sending_audio(tmp_path, local, 5)
-    assert check(run, endpoint)["requests"] == 2
+    assert check(run, endpoint, find_earlier(run))["requests"] == 2
     assert SharedBudget.of(endpoint).left() == 3
 
 
@@ -254,4 +250,4 @@ def test_without_a_probe_the_whole_budget_is_the_runs(tmp_path: Path, local: Loc
 def test_a_budget_that_is_too_small_for_the_probe_is_named(tmp_path: Path, local: LocalEndpoint) -> None:
     run, endpoint = sending_audio(tmp_path, local, 1)
     with pytest.raises(RunEnded, match=r"--max_requests 1 is too small for the probe's requests \(2"):
-        check(run, endpoint)
+        check(run, endpoint, find_earlier(run))

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from audio.clips import ClipSettings
+from audio.decoder_limits import DecoderLimits
+from audio.manifest import ManifestSettings
 from endpoint.settings import EndpointSettings
 from pipeline.endpoints import resolve
 from tests.pipeline.commands import settings
-from transforms.packet_work import RowSettings
+from transforms.segment_rows import RowSettings
 
 
 def test_the_fingerprint_is_the_hash_of_what_it_covers(tmp_path: Path) -> None:
@@ -50,6 +52,13 @@ def test_the_fingerprint_changes_with_the_model(tmp_path: Path) -> None:
         {"output": "elsewhere"},
         {"output_format": "parquet"},
         {"checkpoint": "elsewhere"},
+        {"fresh_checkpoint": True},
+        {"delete_checkpoint": True},
+        {"retry_failed": True},
+        {"decoder_processes": 0},
+        {"decoder_limits": DecoderLimits(1.0, 1 << 30)},
+        {"manifest": ManifestSettings("m.csv", None, None, "mean")},
+        {"max_requests": 5},
         {"overwrite": True},
         {"max_failure_fraction": 0.5},
         {"run_id": "another"},
@@ -63,14 +72,14 @@ def test_the_fingerprint_does_not_change_with_anything_else(change: dict[str, ob
 
 def test_which_clips_there_are_is_written_down_beside_it(tmp_path: Path) -> None:
     run = settings(tmp_path, channel="0", hop_s="1", tail="drop", min_audio_s="1", min_rms_dbfs="-50")
-    assert run.clip_choice == {"channel": "0", "hop_s": 1.0, "tail": "drop", "min_audio_s": 1.0, "min_rms_dbfs": -50.0}
+    assert run.clip_choice == {"channel": "0", "hop_s": 1.0, "tail": "drop", "min_audio_s": 1.0, "min_rms_dbfs": -50.0, "event_context": "audio"}
 
 
-def test_each_run_has_a_folder_of_its_own_that_sorts_by_time(tmp_path: Path) -> None:
-    runs = [settings(tmp_path, checkpoint="ck") for _ in range(2)]
-    assert runs[0].run_folder != runs[1].run_folder
+def test_each_run_has_an_id_of_its_own_that_sorts_by_time(tmp_path: Path) -> None:
+    runs = [settings(tmp_path) for _ in range(2)]
+    assert runs[0].run_id != runs[1].run_id
     for run in runs:
-        assert re.fullmatch(r"ck/\d{8}T\d{6}Z-[0-9a-f]{6}", run.run_folder)
+        assert re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{6}", run.run_id)
 
 
 def test_the_summary_is_beside_the_output(tmp_path: Path) -> None:
@@ -83,10 +92,11 @@ def test_the_stage_that_embeds_is_told_all_it_needs(tmp_path: Path) -> None:
     embed = run.embed_settings(endpoint)
     name = "projects/p/locations/l/endpoints/1"
     assert embed.endpoint == EndpointSettings(
-        name, "127.0.0.1:8080", timeout_s=60, max_attempts=8, max_in_flight=5, clips_per_request=3
+        name, "127.0.0.1:8080", timeout_s=60, max_attempts=8, max_in_flight=5, clips_per_request=3, run_id=run.run_id
     )
     assert embed.rows == RowSettings(run.fingerprint, run.model_id, name)
-    assert (embed.clips, embed.run_folder, embed.staging) == (run.clips, run.run_folder, None)
+    assert (embed.clips, embed.checkpoint, embed.run_id) == (run.clips, run.checkpoint, run.run_id)
+    assert (embed.staging, embed.retry_failed) == (None, False)
     assert pickle.loads(pickle.dumps(embed)) == embed
 
 

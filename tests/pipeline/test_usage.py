@@ -40,6 +40,7 @@ WRONG_VALUES = [
     ("min_audio_s", "2.1", ["--min_audio_s", "2.1", "0 to 2"]),
     ("min_rms_dbfs", "3", ["--min_rms_dbfs", "3.0", "0 or below"]),
     ("min_rms_dbfs", "-inf", ["--min_rms_dbfs", "'-inf'", "not a number"]),
+    ("event_context", "silence", ["--event_context", "'silence'", "audio", "zeros"]),
     ("endpoint", "vertex", ["--endpoint", "'vertex'", "local, research or projects/"]),
     ("endpoint", "projects/p/locations/l", ["--endpoint", "'projects/p/locations/l'", "endpoints/ENDPOINT"]),
     ("endpoint", REMOTE + "/", ["--endpoint", REMOTE + "/", "endpoints/ENDPOINT"]),

@@ -1,0 +1,109 @@
+"""What a run finds in its checkpoint: what counts, whose it is, and what is removed."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.resuming import Earlier, alone_on_checkpoint, delete_checkpoint, find_earlier, take_over
+from pipeline.settings import RunSettings
+from pipeline.usage import UsageError
+from rows.generations import MERGED_AT_ONCE, Merge, note_merge, note_run
+from rows.lease import LeaseTaken
+from rows.store import open_store
+from tests.pipeline.commands import settings
+from tests.rows.samples import embedding_row
+from tests.transforms.samples import store
+
+
+def earlier_run(run: RunSettings, name: str, **facts: object) -> None:
+    """Makes it look as if a run had stored a row."""
+    described = {"run_id": name, "fingerprint": run.fingerprint, "fingerprint_settings": run.fingerprint_settings}
+    note_run(open_store(run.checkpoint), name, {**described, **facts})
+    store(Path(run.checkpoint), f"{name}/p/0.rows", [("s", embedding_row())])
+
+
+def test_a_first_run_finds_nothing(tmp_path: Path) -> None:
+    assert take_over(settings(tmp_path)) == Earlier({})
+
+
+def test_runs_that_were_there_at_launch_count(tmp_path: Path) -> None:
+    run = settings(tmp_path)
+    for name in ("run1", "run2"):
+        earlier_run(run, name)
+    found = take_over(run)
+    assert found.live == ("run1", "run2")
+    assert [told["run_id"] for told in found.runs] == ["run1", "run2"]
+    assert found.merge is None
+
+
+def test_damaged_notes_of_earlier_runs_say_nothing_and_their_rows_count(tmp_path: Path) -> None:
+    run = settings(tmp_path)
+    for name, text in (("a", "{"), ("b", "[1]"), ("c", "\xff")):
+        earlier_run(run, name)
+        (Path(run.checkpoint) / name / "run.json").write_text(text, encoding="latin-1")
+    found = take_over(run)
+    assert found.runs == []
+    assert found.live == ("a", "b", "c")
+
+
+def test_enough_runs_are_due_to_be_merged(tmp_path: Path) -> None:
+    run = settings(tmp_path)
+    names = tuple(f"run{number}" for number in range(MERGED_AT_ONCE))
+    for name in names:
+        earlier_run(run, name)
+    assert take_over(run).merge == Merge(f"{run.run_id}-merged1", names)
+
+
+def test_what_a_merge_that_was_cut_off_left_is_removed(tmp_path: Path) -> None:
+    run = settings(tmp_path)
+    for name in ("run1", "run2", "run2-merged1"):
+        earlier_run(run, name)
+    note_merge(open_store(run.checkpoint), Merge("run2-merged1", ("run1", "run2")))
+    assert take_over(run).live == ("run2-merged1",)
+    assert [path.relative_to(run.checkpoint).parts[0] for path in Path(run.checkpoint).rglob("*.rows")] == ["run2-merged1"]
+
+
+def test_another_model_is_refused_by_the_option_that_differs(tmp_path: Path) -> None:
+    earlier_run(settings(tmp_path, model_id="hear"), "run1")
+    run = settings(tmp_path)
+    with pytest.raises(UsageError, match=r"--model_id is 'hear-stand-in-v1', but the checkpoint .* was begun with 'hear'"):
+        find_earlier(run)
+
+
+def test_another_fingerprint_is_refused_by_the_setting_that_differs(tmp_path: Path) -> None:
+    run = settings(tmp_path)
+    changed = {**run.fingerprint_settings, "audio_rules": 0}
+    earlier_run(run, "run1", fingerprint="another", fingerprint_settings=changed)
+    with pytest.raises(UsageError, match=r"'audio_rules' is \d+, but .* begun with 0: .*--fresh_checkpoint"):
+        find_earlier(run)
+    earlier_run(run, "run1", fingerprint="another", fingerprint_settings="gone")
+    with pytest.raises(UsageError, match="begun with other settings"):
+        find_earlier(run)
+
+
+def test_a_fresh_start_drops_what_was_there_whatever_its_settings(tmp_path: Path) -> None:
+    earlier_run(settings(tmp_path, model_id="hear"), "run1")
+    run = settings(tmp_path)
+    run = type(run)(**{**vars(run), "fresh_checkpoint": True})
+    (Path(run.checkpoint) / "lease.json").write_text("")
+    find_earlier(run)
+    assert take_over(run) == Earlier({})
+    assert [path.name for path in Path(run.checkpoint).iterdir()] == ["lease.json"]
+
+
+def test_a_deleted_checkpoint_is_gone(tmp_path: Path) -> None:
+    run = settings(tmp_path)
+    earlier_run(run, "run1")
+    with alone_on_checkpoint(run):
+        delete_checkpoint(run)
+    assert take_over(run) == Earlier({})
+
+
+def test_a_checkpoint_has_one_run_at_a_time(tmp_path: Path) -> None:
+    first, second = settings(tmp_path), settings(tmp_path)
+    Path(first.checkpoint).mkdir(parents=True)
+    with alone_on_checkpoint(first):
+        with pytest.raises(LeaseTaken, match=first.run_id), alone_on_checkpoint(second):
+            pass
+    with alone_on_checkpoint(second):
+        pass
