@@ -150,7 +150,7 @@ def _recording_row(
         recording_uri=plan.recording.uri,
         recording_version=plan.recording.version,
         size_bytes=plan.recording.size_bytes,
-        duration_s=sum(durations) if durations else None,
+        duration_s=sum(durations) if durations and plan.is_whole else None,
         container=facts.container if facts else None,
         codec=facts.codec if facts else None,
         decoder=facts.decoder if facts else None,

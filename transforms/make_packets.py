@@ -9,7 +9,7 @@ import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from audio.segments import SEGMENT_S
+from audio.stretches import STRETCH_S
 from rows.identity import packet_id
 from transforms.plan_segments import Task
 
@@ -52,7 +52,7 @@ def _size_bytes(task: Task) -> int:
     """About how much is read for a task: of a recording that was cut, the header of a WAV would tell no more."""
     segment = task.segment
     whole = segment.start_s == 0 and segment.stop_s is None
-    return segment.recording.size_bytes if whole else min(segment.recording.size_bytes, SEGMENT_S * _BYTES_PER_S)
+    return segment.recording.size_bytes if whole else min(segment.recording.size_bytes, STRETCH_S * _BYTES_PER_S)
 
 
 _BYTES_PER_S = 192_000

@@ -17,8 +17,8 @@ from audio.fetch import open_recording
 from audio.listing import Unlisted
 from audio.lookup import resolve
 from audio.manifest import ManifestRow
-from audio.recording import Recording, Segment, Take
-from audio.segments import MIN_CUT_BYTES, cut
+from audio.recording import Recording, Segment, Take, take_order
+from audio.segments import cut, may_be_cut
 from rows.held import Held
 from rows.identity import segment_id
 from rows.model import FailureRow, Receipt
@@ -55,6 +55,8 @@ class RecordingPlan(NamedTuple):
     """What the checkpoint held of this version at launch."""
     failures: tuple[FailureRow, ...]
     """Why there is no recording, or which rows of the manifest cannot be used."""
+    is_whole: bool = True
+    """Whether the segments are all of the recording: where only events are wanted, parts without any are not decoded."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,12 @@ def plan(
     if isinstance(found, Unlisted):
         failures = tuple(_unlisted(found, row) for row in rows or (None,))
         return RecordingPlan(Recording(found.uri, "", 0), (), rows, (), problems + failures), []
-    takes = tuple(sorted({row.take for row in rows}, key=_by_place)) or (Take(settings.clips.channel),)
+    takes = tuple(sorted({row.take for row in rows}, key=take_order)) or (Take(settings.clips.channel),)
     receipts = tuple(
         item for item in group if isinstance(item, Receipt) and item.recording_version == found.version
     )
     choice = settings.clips.choice
-    segments = [(segment_id(segment, choice), segment) for segment in _cut(found, takes, open_file)]
+    segments = [(segment_id(segment, choice), segment) for segment in _cut(found, takes, settings.clips, open_file)]
     held = Held(receipts)
     settled = held.settled(retry_failed=settings.retry_failed)
     tasks = [
@@ -111,11 +113,7 @@ def plan(
         for receipt in receipts
         if receipt.segment_id in ours or receipt.clips or receipt.failures
     )
-    return RecordingPlan(found, wanted, rows, kept, problems), tasks
-
-
-def _by_place(take: Take) -> tuple[int, bool, int, str]:
-    return take.start, take.stop is None, take.stop or 0, take.channel
+    return RecordingPlan(found, wanted, rows, kept, problems, _are_whole([segment for _, segment in segments])), tasks
 
 
 def _each_once(rows: Iterable[ManifestRow]) -> tuple[ManifestRow, ...]:
@@ -141,15 +139,20 @@ def _written(recording: Recording) -> int:
 
 
 def _cut(
-    recording: Recording, takes: tuple[Take, ...], open_file: Callable[[Recording], BinaryIO]
+    recording: Recording, takes: tuple[Take, ...], clips: ClipSettings, open_file: Callable[[Recording], BinaryIO]
 ) -> Sequence[Segment]:
-    if recording.size_bytes < MIN_CUT_BYTES:
-        return (Segment(recording, takes),)
-    try:
-        with open_file(recording) as file:
-            return cut(recording, file, takes)
-    except AudioError:  # who decodes it meets that again, and says so
-        return (Segment(recording, takes),)
+    if may_be_cut(recording):
+        try:
+            with open_file(recording) as file:
+                return cut(recording, file, takes, clips)
+        except AudioError:  # who decodes it meets that again, and says so
+            pass
+    return (Segment(recording, takes),)
+
+
+def _are_whole(segments: list[Segment]) -> bool:
+    ends = [0, *(segment.stop_s for segment in segments)]
+    return ends[:-1] == [segment.start_s for segment in segments] and ends[-1] is None
 
 
 def _within(segment: Segment, settled: dict[str, float | None]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from audio.clips import SAMPLE_RATE_HZ, AudioInfo, Clip, FailedClip, FailedTake, SkippedClip
-from audio.decoders import SourceInfo
+from audio.decoders import SourceFormat
 from audio.errors import AudioError
 from endpoint.results import Refused
 from rows.identity import clip_id
@@ -37,7 +37,7 @@ class SegmentRows:
         self._clips: list[WantedClip] = []
         self._skipped: Counter[str] = Counter()
 
-    def clip(self, clip: Clip, source: SourceInfo) -> EmbeddingRow:
+    def clip(self, clip: Clip, source: SourceFormat) -> EmbeddingRow:
         """The clip's row, but for its embedding."""
         settings = self._settings
         return EmbeddingRow(

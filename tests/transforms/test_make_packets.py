@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audio.recording import Recording
-from audio.segments import SEGMENT_S
+from audio.stretches import STRETCH_S
 from tests.transforms.samples import task
 from transforms.make_packets import MAX_SIZE_BYTES, MAX_TASKS, MakePackets, Packet, _FillPackets
 from transforms.plan_segments import Task
@@ -75,7 +75,7 @@ def test_packets_of_different_recordings_or_versions_have_different_ids() -> Non
 def test_segments_of_one_recording_are_spread_over_packets() -> None:
     whole = task(Recording("/in/long.wav", "1-1", 7 << 30))
     parts = [
-        Task(f"s{k}", whole.segment._replace(start_s=k * SEGMENT_S, stop_s=(k + 1) * SEGMENT_S), ()) for k in range(12)
+        Task(f"s{k}", whole.segment._replace(start_s=k * STRETCH_S, stop_s=(k + 1) * STRETCH_S), ()) for k in range(12)
     ]
     filling = _FillPackets()
     filling.start_bundle()
