@@ -8,12 +8,14 @@ import os
 import select
 import signal
 import sys
-from typing import BinaryIO, cast
+from collections.abc import Callable
+from typing import Any, BinaryIO, cast
 
 from audio import decoder_wire as wire
-from audio.clips import ClipSettings, ClipStream, open_clips
+from audio.clips import Clip, ClipSettings, ClipStream, open_clips
 from audio.decoder_limits import DecoderLimits, Memory, Timer, give_up_rights
-from audio.decoder_wire import Channel
+from audio.decoder_ring import SLOTS, TAKEN_AT_ONCE, Ring
+from audio.decoder_wire import Channel, Message
 from audio.errors import AudioError, DecoderMemory, StorageError
 from audio.fetch import open_recording
 from audio.recording import Segment
@@ -47,6 +49,8 @@ class _Child:
         self._settings = ClipSettings(**setup["settings"])
         limits = DecoderLimits(**setup["limits"])
         self._inbox: int = setup["inbox"]
+        self._ring = Ring(setup["ring"])
+        self._free_slots = SLOTS
         self._timer = Timer(limits.idle_s)
         give_up_rights()
         self._memory = Memory(limits.memory_bytes)
@@ -59,8 +63,17 @@ class _Child:
     def run(self) -> None:
         self._channel.send(wire.READY)
         while True:
-            values = self._channel.receive(wire.FROM_PARENT).values
+            values = self._receive().values
+            self._free_slots = SLOTS  # for a job's end is read after its clips
             self._decode(wire.segment_of(values), values["source"])
+
+    def _receive(self, allocate: Callable[[int], Any] = bytearray) -> Message:
+        """Return the parent's next message, but for what it has taken."""
+        while True:
+            message = self._channel.receive(wire.FROM_PARENT, allocate)
+            if message.kind != wire.TAKEN:
+                return message
+            self._free_slots += TAKEN_AT_ONCE
 
     def _wait(self, for_writing: bool) -> None:
         """Wait for the parent; the time that it takes is not the decoder's."""
@@ -97,7 +110,12 @@ class _Child:
                     wire.FORMAT, [source.rate_hz, source.channels, source.container, source.codec, source.decoder]
                 )
                 is_first = False
-            wire.send_result(self._channel, result)
+            if isinstance(result, Clip):
+                while self._free_slots == 0:
+                    self._channel.receive(wire.FROM_PARENT)
+                    self._free_slots += TAKEN_AT_ONCE
+                self._free_slots -= 1
+            wire.send_result(self._channel, self._ring, result)
             self._timer.start()
 
     def _open(self, segment: Segment, source: str) -> BinaryIO:
@@ -106,15 +124,16 @@ class _Child:
         if source == "inbox":
             os.lseek(self._inbox, 0, os.SEEK_SET)
             return cast(BinaryIO, open(self._inbox, "rb", closefd=False))
-        file = _ParentsFile(self._channel, segment.recording.size_bytes)
+        file = _ParentsFile(self._channel, self._receive, segment.recording.size_bytes)
         return cast(BinaryIO, io.BufferedReader(file, wire.PIECE_BYTES))
 
 
 class _ParentsFile(io.RawIOBase):
     """A file that the parent has: each read asks for it."""
 
-    def __init__(self, channel: Channel, size_bytes: int) -> None:
+    def __init__(self, channel: Channel, receive: Callable[..., Message], size_bytes: int) -> None:
         self._channel = channel
+        self._receive = receive
         self._size_bytes = size_bytes
         self._position = 0
 
@@ -139,7 +158,7 @@ class _ParentsFile(io.RawIOBase):
         if size <= 0:
             return 0
         self._channel.send(wire.ASK, [self._position, size])
-        answer = self._channel.receive(wire.FROM_PARENT, lambda count: buffer[:count])
+        answer = self._receive(lambda count: buffer[:count])
         if answer.kind == wire.FAULT:
             raise wire.error_of(answer.values) or StorageError("reading the file failed; try again")
         self._position += len(answer.data)

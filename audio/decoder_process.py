@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -19,13 +16,12 @@ from typing import IO, Any
 from audio import decoder_wire as wire
 from audio.clips import ClipSettings
 from audio.decoder_limits import DecoderLimits
+from audio.decoder_ring import Ring, memory_file, ring_file
 from audio.decoder_wire import Bounds, Channel, Message
 from audio.errors import AudioError, DecoderCrashed, DecoderMemory, DecoderTimeout
 
 _START_S = 120.0
 _END_S = 10.0
-_PIPE_BYTES = 1 << 20
-"""Room for 8 clips between a child and its parent."""
 _BOOTSTRAP = """
 import signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -78,15 +74,17 @@ class DecoderProcess:
         self._patience_s = 2 * limits.idle_s + 10
         self._files: list[IO[bytes]] = []
         try:
-            self._inbox = self._memory_file()
-            self._stderr = self._memory_file()
+            self._inbox, self._stderr, ring = memory_file(0), memory_file(0), ring_file()
+            self._files += [self._inbox, self._stderr, ring]
+            self.ring = Ring(ring.fileno())
+            """Where the process leaves samples."""
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-B", "-c", _BOOTSTRAP, module, *_module_path()],
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
-                pass_fds=[self._inbox.fileno()],
+                pass_fds=[self._inbox.fileno(), ring.fileno()],
                 cwd="/",
                 env=_environment(),
             )
@@ -101,14 +99,16 @@ class DecoderProcess:
         assert self._process.stdout is not None
         self._files += [self._process.stdin, self._process.stdout]
         read_fd, write_fd = self._process.stdout.fileno(), self._process.stdin.fileno()
-        for descriptor in (read_fd, write_fd):
-            with contextlib.suppress(OSError, AttributeError):
-                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         self._polls = {False: select.poll(), True: select.poll()}
         self._polls[False].register(read_fd, select.POLLIN)
         self._polls[True].register(write_fd, select.POLLOUT)
         self._channel = Channel(read_fd, write_fd, self._wait)
-        setup = {"settings": asdict(settings), "limits": asdict(limits), "inbox": self._inbox.fileno()}
+        setup = {
+            "settings": asdict(settings),
+            "limits": asdict(limits),
+            "inbox": self._inbox.fileno(),
+            "ring": ring.fileno(),
+        }
         with contextlib.suppress(Gone, Idle):
             self.send(wire.SETUP, setup)
 
@@ -140,13 +140,13 @@ class DecoderProcess:
             except BrokenPipeError:
                 raise Gone from None
 
-    def receive(self, bounds: Bounds, allocate: Callable[[int], Any]) -> Message:
+    def receive(self, bounds: Bounds) -> Message:
         """Return its next message. Raises Gone, Idle, WireError."""
         with self._lock:
             if self.is_ended:
                 raise Gone
             try:
-                message = self._channel.receive(bounds, allocate)
+                message = self._channel.receive(bounds)
             except (EOFError, ConnectionError):
                 raise Gone from None
         self.is_ready = True
@@ -204,16 +204,6 @@ class DecoderProcess:
             view, at = memoryview(data), 0
             while at < len(data):
                 at += os.pwrite(descriptor, view[at:], at)
-
-    def _memory_file(self) -> IO[bytes]:
-        """Return a file in memory, where the system has such."""
-        file: IO[bytes]
-        if hasattr(os, "memfd_create"):
-            file = os.fdopen(os.memfd_create("recording"), "r+b", buffering=0)
-        else:
-            file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by `end`
-        self._files.append(file)
-        return file
 
     def _wait(self, for_writing: bool) -> None:
         if not self._polls[for_writing].poll(

@@ -1,8 +1,9 @@
 """What a decoding process and its parent say to each other: framed messages, of bounded size, that nobody unpickles.
 
-A message is a kind, JSON and raw bytes. The parent says SETUP once, then JOB again and again, and answers ASK by DATA or
-FAULT. The child says READY once; for each job FORMAT before the first result, then CLIP, SKIPPED and FAILED in the
-recording's order, ALIVE where there was no result for long, and END.
+A message is a kind, JSON and raw bytes. The parent says SETUP once, then JOB again and again; it answers ASK by DATA or
+FAULT, and says TAKEN when it has taken some clips' samples out of the ring. The child says READY once; for each job FORMAT
+before the first result, then CLIP, SKIPPED and FAILED in the recording's order, ALIVE where there was no result for long,
+and END.
 """
 
 from __future__ import annotations
@@ -13,22 +14,21 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 
 from audio import errors
-from audio.clips import CLIP_SAMPLES, AudioInfo, Clip, ClipResult, ClipStream, FailedClip, SkippedClip
+from audio.clips import AudioInfo, Clip, ClipResult, ClipStream, FailedClip, SkippedClip
+from audio.decoder_ring import Ring
 from audio.errors import AudioError, DamagedParts
 from audio.recording import Recording, Segment, Take
 
-SETUP, JOB, DATA, FAULT = b"U", b"J", b"D", b"G"
+SETUP, JOB, DATA, FAULT, TAKEN = b"U", b"J", b"D", b"G", b"T"
 READY, FORMAT, CLIP, SKIPPED, FAILED, ASK, ALIVE, END = b"R", b"F", b"C", b"S", b"X", b"A", b"L", b"E"
 
 PIECE_BYTES: Final = 1 << 20
 """What a child asks for at most in one go, of a file that its parent has."""
 
 _HEADER = struct.Struct("<cII")
-_CLIP_BYTES = 4 * CLIP_SAMPLES
 _NEVER = (1, 0)
 _ERRORS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, AudioError)}
 
@@ -46,16 +46,14 @@ class Bounds(NamedTuple):
     """The kinds that may come, with the least and the most bytes of data of each."""
 
 
-FROM_PARENT: Final = Bounds(1 << 30, {SETUP: (0, 0), JOB: (0, 0), DATA: (0, PIECE_BYTES), FAULT: (0, 0)})
+FROM_PARENT: Final = Bounds(1 << 30, {SETUP: (0, 0), JOB: (0, 0), DATA: (0, PIECE_BYTES), FAULT: (0, 0), TAKEN: (0, 0)})
 
-_DATA_FROM_CHILD = dict.fromkeys((READY, FORMAT, SKIPPED, FAILED, ASK, ALIVE, END), (0, 0)) | {
-    CLIP: (_CLIP_BYTES, _CLIP_BYTES)
-}
+_FROM_CHILD = dict.fromkeys((READY, FORMAT, CLIP, SKIPPED, FAILED, ASK, ALIVE, END), (0, 0))
 
 
 def bounds_from_child(takes: int) -> Bounds:
     """Return how large what a child says may be: it names takes, of which the job has this many."""
-    return Bounds((1 << 16) + (takes << 10), _DATA_FROM_CHILD)
+    return Bounds((1 << 16) + (takes << 10), _FROM_CHILD)
 
 
 class Message(NamedTuple):
@@ -153,11 +151,6 @@ def _beyond(parts: list[Any], done: int) -> list[memoryview]:
     return left
 
 
-def clip_samples(size_bytes: int) -> npt.NDArray[np.float32]:
-    """Allocate the samples of a clip."""
-    return np.empty(size_bytes // 4, np.float32)
-
-
 def job_values(segment: Segment, source: str, size_bytes: int) -> dict[str, Any]:
     """Return a job; `source` says where the `size_bytes` come from: `path`, `inbox` or `parent`."""
     recording = segment.recording
@@ -181,19 +174,20 @@ def segment_of(values: dict[str, Any]) -> Segment:
     return Segment(recording, tuple(Take(*take) for take in values["takes"]), values["start_s"], values["stop_s"])
 
 
-def send_result(channel: Channel, result: ClipResult) -> None:
+def send_result(channel: Channel, ring: Ring, result: ClipResult) -> None:
     """Send a clip, or what is said in its place."""
     match result:
         case Clip():
+            ring.put(result.samples)
             place = [result.channel, result.clip_index, result.start_sample, result.audio_samples]
-            channel.send(CLIP, [*place, _number(result.rms_dbfs), _number(result.peak_dbfs)], result.samples)
+            channel.send(CLIP, [*place, _number(result.rms_dbfs), _number(result.peak_dbfs)])
         case SkippedClip():
             channel.send(SKIPPED, [result.channel, result.clip_index, result.start_sample, result.reason])
         case FailedClip():
             channel.send(FAILED, [result.channel, result.clip_index, result.start_sample, result.code, result.message])
 
 
-def result_of(message: Message) -> ClipResult:
+def result_of(message: Message, ring: Ring) -> ClipResult:
     """Return what `send_result` sent. Raises WireError."""
     try:
         match message.kind:
@@ -204,7 +198,7 @@ def result_of(message: Message) -> ClipResult:
                     _whole(index),
                     _whole(start),
                     _whole(audio),
-                    message.data,
+                    ring.take(),
                     _decibels(rms),
                     _decibels(peak),
                 )

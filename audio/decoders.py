@@ -13,6 +13,7 @@ from audio import decoder_wire as wire
 from audio.clips import AudioInfo, Clip, ClipResult, ClipSettings, ClipStream, open_clips
 from audio.decoder_limits import DecoderLimits
 from audio.decoder_process import DecoderProcess, DecodersUnusable, Gone, Idle, crashed, timed_out
+from audio.decoder_ring import TAKEN_AT_ONCE
 from audio.decoder_wire import Message, WireError
 from audio.errors import AudioError, DecoderCrashed
 from audio.fetch import open_recording
@@ -278,6 +279,7 @@ class _InProcess(Decoding):
         self._reader: Reader | None = None
         self._bounds = wire.bounds_from_child(len(segment.takes))
         self._results = 0
+        self._clips = 0
         self._end_s: float | None = None
         self._is_again = False
         kind, size_bytes = "path", segment.recording.size_bytes
@@ -317,7 +319,7 @@ class _InProcess(Decoding):
         while True:
             process = self.process or self._pool._process_for(self)
             try:
-                message = process.receive(self._bounds, wire.clip_samples)
+                message = process.receive(self._bounds)
                 result = self._take(process, message)
             except (Gone, Idle, WireError) as error:
                 self._is_gone(process, error)
@@ -329,11 +331,14 @@ class _InProcess(Decoding):
         """Take in what the process says. Raises Gone, Idle, WireError."""
         match message.kind:
             case wire.CLIP | wire.SKIPPED | wire.FAILED:
-                result = wire.result_of(message)
+                result = wire.result_of(message, process.ring)
                 if self._format is None:
                     raise WireError("a result before the recording's format")
                 self._results += 1
                 if isinstance(result, Clip):
+                    self._clips += 1
+                    if self._clips % TAKEN_AT_ONCE == 0:
+                        process.send(wire.TAKEN)
                     self._end_s = max(self._end_s or 0.0, result.end_s)
                 return result
             case wire.FORMAT:
