@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
-from typing import BinaryIO, TypeAlias, get_args
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, Literal, NamedTuple, TypeAlias, get_args
 
-import numpy as np
-import numpy.typing as npt
-
-from audio.decode import open_source
-from audio.errors import AudioError, DamagedParts, DecoderError, NoAudio
+from audio.clip import AudioInfo, Clip, ClipResult, FailedClip, FailedTake, Limits, SkippedClip, Wanted
+from audio.decode import OpenedSource, damage_at, open_source
+from audio.errors import AudioError, DamagedParts, DecoderError, NoAudio, NoSuchChannel, Truncated
 from audio.levels import peak_dbfs, rms_dbfs
-from audio.mix import MEAN, channel_names, channel_samples
+from audio.mix import MEAN, channel_names
 from audio.reader import Reader
-from audio.resample import SAMPLE_RATE_HZ, Resampler
-from audio.source import AudioSource, Block
-from audio.window import CLIP_SAMPLES, Piece, Tail, Window
+from audio.recording import Take
+from audio.schedule import Due, Schedule
+from audio.source import AudioSource
+from audio.stretches import SAMPLE_RATE_HZ, STRETCH_S, first_needed_s
+from audio.track import Track
+from audio.window import CLIP_SAMPLES, NEVER, Rules, Tail
 
 __all__ = [
     "CLIP_SAMPLES",
@@ -28,9 +30,13 @@ __all__ = [
     "ClipSettings",
     "ClipStream",
     "FailedClip",
+    "FailedTake",
     "SkippedClip",
+    "Wanted",
     "open_clips",
 ]
+
+EventContext = Literal["audio", "zeros"]
 
 _CLIP_S = CLIP_SAMPLES / SAMPLE_RATE_HZ
 
@@ -50,6 +56,8 @@ class ClipSettings:
     """A padded last clip with less audio than this is skipped, unless it is the channel's only one. 0 to 2 seconds."""
     min_rms_dbfs: float | None = None
     """Clips whose audio is quieter than this are skipped: dB of full scale, not above 0; None keeps all."""
+    event_context: EventContext = "audio"
+    """What surrounds an event in a clip that it does not fill: the recording's `audio` around it, or `zeros`."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"mean|each|0|[1-9][0-9]{0,3}", self.channel):
@@ -69,94 +77,36 @@ class ClipSettings:
                 f"min_rms_dbfs is {self.min_rms_dbfs!r}; expected dB of full scale, 0 or below, for example -60"
             )
 
+        if self.event_context not in get_args(EventContext):
+            raise ValueError(
+                f"event_context is {self.event_context!r}; expected one of {', '.join(get_args(EventContext))}"
+            )
+
     @property
     def hop_samples(self) -> int:
         """The hop in 16 kHz samples."""
         return round(self.hop_s * SAMPLE_RATE_HZ)
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Clip:
-    """Two seconds of one channel of a recording."""
-
-    channel: str
-    """`mean`, or the channel's number from 0."""
-    clip_index: int
-    """The how manieth clip of its channel it is, from 0; skipped and failed ones are counted."""
-    start_sample: int
-    """Its first sample: 16 kHz samples from the recording's start."""
-    audio_samples: int
-    """How many of its samples are the recording's; the rest are padding."""
-    samples: npt.NDArray[np.float32] = field(repr=False)
-    """float32 of shape (32000,), full scale 1.0, C-contiguous, in memory of its own."""
-    rms_dbfs: float
-    """Root mean square of the audio, padding left out, in dB of full scale; -inf for digital silence."""
-    peak_dbfs: float
-    """Largest magnitude, likewise."""
+    @property
+    def rules(self) -> Rules:
+        """What decides where clips are."""
+        return Rules(self.hop_samples, self.tail, round(self.min_audio_s * SAMPLE_RATE_HZ))
 
     @property
-    def start_s(self) -> float:
-        """Seconds from the recording's start to the clip's."""
-        return self.start_sample / SAMPLE_RATE_HZ
-
-    @property
-    def end_s(self) -> float:
-        """Seconds from the recording's start to the end of the clip's audio."""
-        return (self.start_sample + self.audio_samples) / SAMPLE_RATE_HZ
-
-    @property
-    def padded_s(self) -> float:
-        """Seconds of zeros after the audio."""
-        return (CLIP_SAMPLES - self.audio_samples) / SAMPLE_RATE_HZ
-
-
-@dataclass(frozen=True)
-class SkippedClip:
-    """A clip that the settings leave out."""
-
-    channel: str
-    clip_index: int
-    start_sample: int
-    reason: str
-    """`too_short` or `too_quiet`."""
-
-
-@dataclass(frozen=True)
-class FailedClip:
-    """A clip that cannot be sent."""
-
-    channel: str
-    clip_index: int
-    start_sample: int
-    code: str
-    """`non_finite_samples`."""
-    message: str
-
-
-ClipResult: TypeAlias = Clip | SkippedClip | FailedClip
-
-
-@dataclass(frozen=True)
-class AudioInfo:
-    """What a recording turned out to be."""
-
-    duration_s: float | None
-    """Of what was decoded, gaps included; None if nothing was."""
-    source_rate_hz: int
-    source_channels: int
-    container: str
-    codec: str
-    """FFmpeg's name, e.g. `pcm_s16le`, whichever decoder read it."""
-    decoder: str
-    """`libsndfile` or `ffmpeg`."""
-    gap_s: float
-    """Seconds in which the recording has no samples of its own: zeros stand in their place."""
-    gaps: int
-    """How many such stretches there are."""
+    def choice(self) -> str:
+        """Compact JSON of what decides which clips a take gives: the same for settings that give the same clips."""
+        chosen = {
+            "event_context": self.event_context,
+            "hop_samples": self.hop_samples,
+            "min_audio_s": float(self.min_audio_s),
+            "min_rms_dbfs": None if self.min_rms_dbfs is None else float(self.min_rms_dbfs),
+            "tail": self.tail,
+        }
+        return json.dumps(chosen, separators=(",", ":"), sort_keys=True)
 
 
 class ClipStream(Iterator[ClipResult]):
-    """The clips of one recording, by time, then by channel, decoded as they are asked for.
+    """The clips of one recording or of a part of it, by start, then by channel, decoded as they are asked for.
 
     It never raises AudioError: the iteration ends, and `error` says why. A recording that ends early gives the clips
     that are whole.
@@ -168,15 +118,31 @@ class ClipStream(Iterator[ClipResult]):
     """What is wrong with the recording, once the iteration has ended; clips may have come before it."""
     error_s: float | None
     """Where: seconds from the recording's start to where it ended early, or to its first damaged part."""
+    failed_takes: list[FailedTake]
+    """The takes that have no clip, by number; complete once the iteration has ended."""
 
-    def __init__(self, file: BinaryIO, settings: ClipSettings) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        settings: ClipSettings,
+        takes: Sequence[Take],
+        start_s: int,
+        stop_s: int | None,
+        stretch_s: int,
+    ) -> None:
         self.info = None
         self.error = None
         self.error_s = None
+        self.failed_takes = []
         self._file = file
         self._settings = settings
-        self._source: AudioSource | None = None
+        self._takes = takes
+        self._start_s = start_s
+        self._stop_s = stop_s
+        self._stretch_s = stretch_s
+        self._source: OpenedSource | None = None
         self._frames = 0
+        self._end: int | None = None
         self._results = self._run()
 
     @property
@@ -206,30 +172,151 @@ class ClipStream(Iterator[ClipResult]):
                 self._source.close()
 
     def _decode(self) -> Iterator[ClipResult]:
-        self._source = source = open_source(Reader(self._file))
-        names = channel_names(self._settings.channel, source.channels)
-        tracks = [_Track(name, source.rate_hz, self._settings) for name in names]
+        self._source = source = open_source(Reader(self._file), first_needed_s(self._start_s))
+        self._frames = source.first_frame
+        tracks = self._open_tracks(source)
+        schedule = self._open_schedule()
+        enough = self._enough_frames(source.rate_hz)
         early: AudioError | None = None
         try:
             for block in source.blocks():
                 self._frames += len(block)
-                yield from _by_time([track.push(block) for track in tracks])
+                for track, _ in tracks:
+                    track.push(block, self._needed_from(schedule, track))
+                if tracks:
+                    for due in schedule.due(tracks[0][0].settled):
+                        yield from self._clips(due, tracks)
+                if self._frames >= enough and schedule.next_start is None:
+                    self._note_damage(source)
+                    return
         except DamagedParts as error:
-            self.error = error
+            self._note_damage(source, error)
         except AudioError as error:
             early = error
         except Exception as error:  # noqa: BLE001 - likewise
             early = _unforeseen(error)
-        yield from _by_time([track.finish(ended_early=early is not None) for track in tracks])
+        for track, _ in tracks:
+            track.finish(self._needed_from(schedule, track))
+        if early is None:
+            self._check_any(source, [track for track, _ in tracks])
+            self._note_end(source, schedule, tracks[0][0].end if tracks else 0)
+        if tracks:
+            for due in schedule.due(tracks[0][0].end):
+                yield from self._clips(due, tracks)
         if early is not None:
             raise early
-        if not any(track.samples for track in tracks) and self.error is None:
+
+    def _open_tracks(self, source: OpenedSource) -> _Tracks:
+        """Return the channels that are wanted, in order, with the takes that want them; note takes of other channels."""
+        takers: dict[str, set[int]] = {}
+        for take, wanted in enumerate(self._takes):
+            try:
+                for name in channel_names(wanted.channel, source.channels):
+                    takers.setdefault(name, set()).add(take)
+            except NoSuchChannel as error:
+                if len(self._takes) == 1 and wanted.stop is None:
+                    raise
+                self.failed_takes.append(FailedTake(take, error.code, error.message))
+        names = sorted(takers, key=lambda name: -1 if name == MEAN else int(name))
+        return [(Track(name, source.rate_hz, self._start_s, self._stretch_s), takers[name]) for name in names]
+
+    def _open_schedule(self) -> Schedule:
+        failed = {failed.take for failed in self.failed_takes}
+        takes = {take: wanted for take, wanted in enumerate(self._takes) if take not in failed}
+        stop = None if self._stop_s is None else self._stop_s * SAMPLE_RATE_HZ
+        return Schedule(takes, self._settings.rules, self._start_s * SAMPLE_RATE_HZ, stop)
+
+    def _enough_frames(self, rate_hz: int) -> float:
+        """Return up to which frame to decode even where no clip needs it: what tells the duration and shows damage."""
+        is_all_wanted = any(take.stop is None for take in self._takes)
+        if self._stop_s is None and (is_all_wanted or self._start_s == 0):
+            return math.inf
+        return self._stop_s * rate_hz if self._stop_s is not None and is_all_wanted else 0
+
+    def _needed_from(self, schedule: Schedule, track: Track) -> int:
+        start = schedule.next_start
+        needed_from = NEVER if start is None else max(0, start)
+        return min(needed_from, track.end - CLIP_SAMPLES) if self._settings.tail == "shift" else needed_from
+
+    def _note_damage(self, source: OpenedSource, error: DamagedParts | None = None) -> None:
+        """Keep that parts are damaged, if they are in what was asked for: others are somebody else's to tell."""
+        if error is None and source.damaged_at_s is not None:
+            error = damage_at(source.damaged_at_s)
+        if error is not None and self._start_s <= error.first_s < (self._stop_s or math.inf):
+            self.error = error
+
+    def _check_any(self, source: OpenedSource, tracks: list[Track]) -> None:
+        """Raise an error if a recording that was decoded to its end has no sample where it was asked for some."""
+        if self._start_s and self._frames <= self._start_s * source.rate_hz:
+            raise Truncated(
+                f"the file ends at {self._frames / source.rate_hz:.3f} s, before {self._start_s} s, where a part of it "
+                "was to be decoded; copy it again from where it was recorded"
+            )
+        is_empty = not any(track.end for track in tracks) if tracks else not self._frames
+        if is_empty and self.error is None:
             raise NoAudio(f"the recording has {self._frames} samples, not enough for one at {SAMPLE_RATE_HZ} Hz")
 
-    def _describe(self, source: AudioSource) -> None:
+    def _note_end(self, source: OpenedSource, schedule: Schedule, end: int) -> None:
+        self._end = end
+        for take in schedule.end_is(end):
+            self.failed_takes.append(
+                FailedTake(
+                    take,
+                    "event_beyond_end",
+                    f"the event begins at {self._takes[take].start / SAMPLE_RATE_HZ:.3f} s, and the recording ends at "
+                    f"{self._frames / source.rate_hz:.3f} s; correct the event's times",
+                )
+            )
+        self.failed_takes.sort()
+
+    def _clips(self, due: Due, tracks: _Tracks) -> Iterator[ClipResult]:
+        start = due.start
+        real_start = max(start, 0)
+        real_stop = max(real_start, start + CLIP_SAMPLES if self._end is None else min(start + CLIP_SAMPLES, self._end))
+        for track, takers in tracks:
+            kinds: dict[tuple[int, int, bool], list[Wanted]] = {}
+            for take, place in due.places:
+                if take in takers:
+                    audio = self._event_audio(take, real_start, real_stop)
+                    kinds.setdefault((*audio, place.too_short), []).append(Wanted(take, place.index))
+            for (audio_start, audio_stop, too_short), wanted in sorted(kinds.items()):
+                audio = (audio_start, audio_stop)
+                limits = None if audio == (real_start, real_stop) else audio
+                yield self._judge(track, _Place(track.channel, start, limits, tuple(wanted)), audio, too_short)
+
+    def _event_audio(self, take: int, real_start: int, real_stop: int) -> tuple[int, int]:
+        """Return which part of the recording's audio a take's clip holds."""
+        event = self._takes[take]
+        if event.stop is None or self._settings.event_context == "audio":
+            return real_start, real_stop
+        start = max(real_start, event.start)
+        return start, max(start, min(real_stop, event.stop))
+
+    def _judge(self, track: Track, place: _Place, audio: tuple[int, int], too_short: bool) -> ClipResult:
+        audio_start, audio_stop = audio
+        if too_short or audio_start == audio_stop:
+            return SkippedClip(*place, reason="too_short")
+        if track.is_bad(audio_start, audio_stop):
+            return FailedClip(
+                *place,
+                code="non_finite_samples",
+                message="the recording has samples here that are not numbers (NaN), infinite, or too large; "
+                "its other clips are not affected",
+            )
+        samples = track.clip(place.start_sample, audio_start, audio_stop)
+        at = audio_start - place.start_sample
+        heard = samples[at : at + audio_stop - audio_start]
+        rms = rms_dbfs(heard)
+        if self._settings.min_rms_dbfs is not None and rms < self._settings.min_rms_dbfs:
+            return SkippedClip(*place, reason="too_quiet")
+        return Clip(*place, audio_start, audio_stop, samples, rms, peak_dbfs(heard))
+
+    def _describe(self, source: OpenedSource) -> None:
         rate_hz = source.rate_hz
+        stop = self._frames if self._stop_s is None else min(self._frames, self._stop_s * rate_hz)
+        frames = stop - self._start_s * rate_hz
         self.info = AudioInfo(
-            duration_s=self._frames / rate_hz if self._frames else None,
+            duration_s=frames / rate_hz if frames > 0 else None,
             source_rate_hz=rate_hz,
             source_channels=source.channels,
             container=source.container,
@@ -244,65 +331,48 @@ class ClipStream(Iterator[ClipResult]):
             self.error_s = self._frames / rate_hz
 
 
+class _Place(NamedTuple):
+    """What a clip and one that is left out have in common."""
+
+    channel: str
+    start_sample: int
+    limits: Limits
+    wanted: tuple[Wanted, ...]
+
+
+_Tracks: TypeAlias = list[tuple[Track, set[int]]]
+"""Channels in order, each with the takes that want it."""
+
+
 def _unforeseen(error: Exception) -> DecoderError:
     return DecoderError(
         f"the decoder failed in an unforeseen way ({type(error).__name__}); convert the recording to WAV"
     )
 
 
-def open_clips(file: BinaryIO, settings: ClipSettings) -> ClipStream:
-    """Return the clips of the recording in `file`, a seekable binary file that the caller closes afterwards."""
-    return ClipStream(file, settings)
+def open_clips(
+    file: BinaryIO,
+    settings: ClipSettings,
+    takes: Sequence[Take] | None = None,
+    start_s: int = 0,
+    stop_s: int | None = None,
+    *,
+    stretch_s: int = STRETCH_S,
+) -> ClipStream:
+    """Return the clips of the recording in `file`, a seekable binary file that the caller closes afterwards.
 
-
-class _Track:
-    """One channel on its way from blocks to clips."""
-
-    def __init__(self, channel: str, rate_hz: int, settings: ClipSettings) -> None:
-        self._channel = channel
-        self._settings = settings
-        self._resampler = Resampler(rate_hz)
-        self._window = Window(settings.hop_samples, settings.tail, round(settings.min_audio_s * SAMPLE_RATE_HZ))
-        self._may_be_bad = False
-
-    @property
-    def samples(self) -> int:
-        return self._window.samples
-
-    def push(self, block: Block) -> Iterator[ClipResult]:
-        self._may_be_bad = block.dtype != np.int16
-        resampled = self._resampler.push(channel_samples(block, self._channel), may_be_bad=self._may_be_bad)
-        for piece in self._window.push(resampled, self._resampler.settled):
-            yield self._judge(piece)
-
-    def finish(self, *, ended_early: bool) -> Iterator[ClipResult]:
-        for piece in self._window.push(self._resampler.finish(may_be_bad=self._may_be_bad), self._resampler.settled):
-            yield self._judge(piece)
-        for piece in self._window.finish(ended_early=ended_early):
-            yield self._judge(piece)
-
-    def _judge(self, piece: Piece) -> ClipResult:
-        place = (self._channel, piece.clip_index, piece.start)
-        if piece.samples is None:
-            return SkippedClip(*place, reason="too_short")
-        if self._resampler.touched(piece.start, piece.start + piece.audio):
-            return FailedClip(
-                *place,
-                code="non_finite_samples",
-                message="the recording has samples here that are not numbers (NaN), infinite, or too large; "
-                "its other clips are not affected",
-            )
-        audio = piece.samples[: piece.audio]
-        rms = rms_dbfs(audio)
-        if self._settings.min_rms_dbfs is not None and rms < self._settings.min_rms_dbfs:
-            return SkippedClip(*place, reason="too_quiet")
-        return Clip(*place, piece.audio, piece.samples, rms, peak_dbfs(audio))
-
-
-def _by_time(tracks: list[Iterator[ClipResult]]) -> Iterator[ClipResult]:
-    """Take the tracks' clips in turn: all tracks have the same number of samples, so their clips begin together."""
-    if len(tracks) == 1:
-        yield from tracks[0]
-        return
-    for results in zip(*tracks, strict=True):
-        yield from results
+    Args:
+      file: the recording's bytes.
+      settings: which clips there are.
+      takes: what is wanted of the recording; None for all of it, on the channels that the settings name.
+      start_s: only clips that begin here or later: a multiple of `stretch_s`. Those that begin before the recording, as
+        around an event at its start, count as beginning with it.
+      stop_s: only clips that begin before this.
+      stretch_s: at least 2: the recording is resampled in stretches of so many seconds. Others than STRETCH_S, which
+        change samples in their last bits, are for tests.
+    """
+    if start_s % stretch_s:
+        raise ValueError(f"start_s is {start_s}; expected a multiple of {stretch_s}")
+    return ClipStream(
+        file, settings, (Take(settings.channel),) if takes is None else takes, start_s, stop_s, stretch_s
+    )

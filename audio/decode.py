@@ -19,12 +19,12 @@ from audio.errors import (
     Truncated,
 )
 from audio.ffmpeg import FfmpegSource
-from audio.libsndfile import LibsndfileSource
+from audio.libsndfile import Layout, LibsndfileSource, seekable_layout
 from audio.mp3 import FirstFrame, find_first_frame
 from audio.ogg import read_pages
 from audio.reader import Reader
 from audio.signature import HEAD_BYTES, Signature, identify
-from audio.source import AudioSource, Block, CannotDecode, Gaps, NoSamples, check_layout
+from audio.source import Block, CannotDecode, Gaps, NoSamples, check_layout
 
 _Opener = Callable[[Reader], LibsndfileSource | FfmpegSource]
 
@@ -33,8 +33,11 @@ _READ_AHEAD_BYTES = 32_768
 _COPY_AGAIN = "copy it again from where it was recorded"
 
 
-def open_source(reader: Reader) -> AudioSource:
-    """Return the recording as blocks of samples. Raises AudioError where not one sample can be had."""
+def open_source(reader: Reader, begin_s: int = 0) -> OpenedSource:
+    """Return the recording from second `begin_s` on as blocks of samples.
+
+    Raises AudioError where not one sample can be had.
+    """
     if reader.size_bytes == 0:
         raise EmptyFile("the file is empty (0 bytes); copy or record it again")
     head = reader.peek_at(0, HEAD_BYTES)
@@ -45,7 +48,27 @@ def open_source(reader: Reader) -> AudioSource:
     if announced.layout is not None:
         check_layout(*announced.layout)
     source = _open_first(openers, reader, signature, announced)
-    return _Recording(source, reader, announced)
+    return OpenedSource(source, reader, announced, begin_s)
+
+
+def exact_layout(reader: Reader) -> Layout | None:
+    """Return the layout of a recording of which any part can be decoded by itself, to the very samples of the whole.
+
+    None for those that must be decoded whole: of kinds that cannot be sought, of unknown length, not whole. Raises
+    AudioError or CannotDecode where that cannot be told.
+    """
+    head = reader.peek_at(0, HEAD_BYTES)
+    kind = identify(head).kind
+    if kind not in ("wav", "flac"):
+        return None
+    announced = read_announced(kind, reader, head)
+    if kind == "wav" and not announced.is_whole:
+        return None
+    layout = seekable_layout(reader)
+    if layout is None or (kind == "flac" and layout.frames != announced.frames):
+        return None
+    check_layout(layout.rate_hz, layout.channels)
+    return layout
 
 
 def _plan(kind: str, reader: Reader, head: bytes) -> tuple[Announced, list[_Opener]]:
@@ -113,18 +136,33 @@ def _open_first(
     )
 
 
-class _Recording:
+def damage_at(seconds: float) -> DamagedParts:
+    """Return the error of a recording of which decoding went on after damage."""
+    return DamagedParts(f"the file is damaged at about {seconds:.3f} s; what could be decoded after that was", seconds)
+
+
+class OpenedSource:
     """An AudioSource that holds its decoder to what the file announces, and changes it where one gives up."""
 
-    def __init__(self, source: LibsndfileSource | FfmpegSource, reader: Reader, announced: Announced) -> None:
+    damaged_at_s: float | None = None
+    """Where decoding went on after damage: seconds from the recording's start. Known as soon as it is met."""
+
+    def __init__(
+        self, source: LibsndfileSource | FfmpegSource, reader: Reader, announced: Announced, begin_s: int = 0
+    ) -> None:
         self._source = source
         self._reader = reader
         self._announced = announced
         self._frames = 0
+        self._gaps_before = Gaps(0, 0)
         self.rate_hz = source.rate_hz
         self.channels = source.channels
         self.container = source.container
         self.codec = source.codec
+        self.first_frame = begin_s * self.rate_hz
+        """The frame with which `blocks` begins."""
+        if begin_s:
+            self._seek()
 
     @property
     def decoder(self) -> str:
@@ -132,14 +170,22 @@ class _Recording:
 
     @property
     def gaps(self) -> Gaps:
-        return self._source.gaps
+        now, before = self._source.gaps, self._gaps_before
+        return Gaps(now.stretches - before.stretches, now.frames - before.frames)
 
     def close(self) -> None:
         self._source.close()
 
     def blocks(self) -> Iterator[Block]:
         try:
-            yield from self._decoded()
+            for block in self._decoded():
+                # What could not be sought is decoded from the start.
+                unused = max(0, self.first_frame - self._frames)
+                self._frames += len(block)
+                if unused < len(block):
+                    yield block[unused:]
+                else:
+                    self._gaps_before = self._source.gaps
         except (EndedEarly, DamagedParts) as error:
             raise (self._cut() or error) from None
         if self._announced.cut or self._frames < self._announced.frames:
@@ -148,15 +194,25 @@ class _Recording:
                 f"{self._frames / self.rate_hz:.3f} s are there; {_COPY_AGAIN}"
             )
 
+    def _seek(self) -> None:
+        """Enter the file at `first_frame`, or else leave the decoder at its start."""
+        if not isinstance(self._source, LibsndfileSource) or not self._source.is_seekable:
+            return
+        try:
+            self._source.start_at(self.first_frame)
+        except CannotDecode:
+            self._source.close()
+            self._source = LibsndfileSource(self._reader)
+        else:
+            self._frames = self.first_frame
+
     def _cut(self) -> Truncated | None:
         cut = self._announced.cut
         return Truncated(f"the file ends early: {cut}; {_COPY_AGAIN}") if cut else None
 
     def _decoded(self) -> Iterator[Block]:
         try:
-            for block in self._source.blocks():
-                self._frames += len(block)
-                yield block
+            yield from self._source.blocks()
         except CannotDecode:
             damaged_at_s = self._frames / self.rate_hz
         else:
@@ -165,10 +221,15 @@ class _Recording:
                 # The header says less than there is, and libsndfile believes it.
                 yield from self._go_on()
             return
-        yield from self._go_on()
-        raise DamagedParts(
-            f"the file is damaged at about {damaged_at_s:.3f} s; what could be decoded after that was", damaged_at_s
-        )
+        damage = damage_at(damaged_at_s)
+        try:
+            for block in self._go_on():
+                self.damaged_at_s = damaged_at_s
+                yield block
+        except DamagedParts as error:
+            # FFmpeg begins at the start of the file: what it tells may lie before `first_frame`.
+            raise (damage if self.first_frame else error) from None
+        raise damage
 
     def _go_on(self) -> Iterator[Block]:
         """Go on with FFmpeg where libsndfile stopped, if the samples before are the very same: those of FLAC are."""
@@ -189,6 +250,7 @@ class _Recording:
         for block in other.blocks():
             new = block[known:]
             known -= len(block) - len(new)
-            self._frames += len(new)
             if len(new):
                 yield new
+            else:
+                self._gaps_before = other.gaps

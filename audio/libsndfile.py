@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -93,6 +94,20 @@ class LibsndfileSource:
             yield block
             block = self._read()
 
+    @property
+    def is_seekable(self) -> bool:
+        """Whether the file is of a kind that can be entered at any frame."""
+        return _is_seekable(self._sound)
+
+    def start_at(self, frame: int) -> None:
+        """Let `blocks` begin with `frame`. Raises CannotDecode, after which another source must be opened."""
+        try:
+            self._sound.seek(frame)
+        except (soundfile.SoundFileError, ValueError, OverflowError) as error:
+            self._reader.check()
+            raise CannotDecode(type(error).__name__) from None
+        self._first = self._read()
+
     def close(self) -> None:
         self._sound.close()
 
@@ -104,6 +119,42 @@ class LibsndfileSource:
             raise CannotDecode(type(error).__name__) from None
         self._reader.check()
         return block
+
+
+class Layout(NamedTuple):
+    """What a header says of a file that can be entered at any frame."""
+
+    rate_hz: int
+    channels: int
+    frames: int
+
+
+def seekable_layout(reader: Reader) -> Layout | None:
+    """Return what a file's header says if every frame of it can be sought exactly, as of PCM in WAV, and of FLAC.
+
+    No more than the header is read; of FLAC also the last frame, as a file that is not whole cannot be sought well. Raises
+    CannotDecode, or what reading the file raises.
+    """
+    reader.seek(0)
+    try:
+        with _Stream(reader) as sound:
+            layout = Layout(sound.samplerate, sound.channels, sound.frames)
+            if layout.frames <= 0 or not _is_seekable(sound):
+                return None
+            if sound.format == "FLAC":
+                sound.seek(layout.frames - 1)
+                if not len(sound.read(1, always_2d=True)):
+                    return None
+            reader.check()
+            return layout
+    except (soundfile.SoundFileError, ValueError, OverflowError) as error:
+        reader.check()
+        raise CannotDecode(type(error).__name__) from None
+
+
+def _is_seekable(sound: soundfile.SoundFile) -> bool:
+    is_pcm = sound.subtype.startswith("PCM_") or sound.subtype in ("FLOAT", "DOUBLE")
+    return sound.format == "FLAC" or (sound.format in ("WAV", "WAVEX", "RF64") and is_pcm)
 
 
 def _codec_name(container: str, subtype: str, endian: str) -> str:

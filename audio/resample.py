@@ -1,14 +1,12 @@
-"""One channel to 16 kHz, block by block: the same samples as resampling the whole at once."""
+"""One channel to 16 kHz, block by block: the same samples whatever the blocks, and wherever decoding begins."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
-import soxr
 
-SAMPLE_RATE_HZ = 16_000
+from audio.bad_places import BadPlaces
+from audio.stretches import SAMPLE_RATE_HZ, STRETCH_S, Stretch, first_needed_s
 
 _Samples = npt.NDArray[np.float32]
 
@@ -17,32 +15,26 @@ _MARGIN_S = 0.05
 _MARGIN_FRAMES = 100
 
 
-class Span:
-    """Samples [start, stop) of the output which the input's bad values have touched."""
-
-    __slots__ = ("start", "stop")
-
-    def __init__(self, start: int, stop: int) -> None:
-        self.start = start
-        self.stop = stop
-
-
 class Resampler:
-    """Resamples one channel with soxr HQ; a recording that has 16 kHz already passes as it is.
+    """Resamples one channel with soxr HQ, stretch by stretch; a recording that has 16 kHz already passes as it is.
 
-    Samples that are not finite (NaN, infinite, or beyond float32 once filtered) become zeros, and `bad` tells which
+    Samples that are not finite (NaN, infinite, or beyond float32 once filtered) become zeros, and `touched` tells which
     output samples they touch: 50 ms, or the filter's reach where that is longer, to either side.
+
+    Places are counted from the recording's start. Input begins at second `first_needed_s(start_s)`, output at `start_s`,
+    where a stretch begins.
     """
 
-    def __init__(self, rate_hz: int) -> None:
+    def __init__(self, rate_hz: int, start_s: int = 0, stretch_s: int = STRETCH_S) -> None:
         self._rate_hz = rate_hz
-        self._stream = (
-            None if rate_hz == SAMPLE_RATE_HZ else soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, quality="HQ")
-        )
-        self._margin = int(max(_MARGIN_S, _MARGIN_FRAMES / rate_hz) * SAMPLE_RATE_HZ)
-        self._frames_in = 0
-        self._frames_out = 0
-        self._bad: list[Span] = []
+        self._stretch_s = stretch_s
+        self._bad = BadPlaces(int(max(_MARGIN_S, _MARGIN_FRAMES / rate_hz) * SAMPLE_RATE_HZ))
+        self._frames_in = first_needed_s(start_s) * rate_hz
+        self._samples_out = start_s * SAMPLE_RATE_HZ
+        self._stretch = None if rate_hz == SAMPLE_RATE_HZ else self._begin(start_s // stretch_s)
+        self._following: Stretch | None = None
+        self._early: list[_Samples] = []
+        """What the following stretch has given while this one is not complete."""
 
     def push(self, samples: _Samples, *, may_be_bad: bool) -> _Samples:
         """Return the output, float32 of shape (n,), that `samples`, float32 of shape (m,), complete.
@@ -52,52 +44,63 @@ class Resampler:
         if may_be_bad and not np.isfinite(samples).all():
             bad = np.flatnonzero(~np.isfinite(samples))
             samples[bad] = 0
-            self._mark((bad + self._frames_in) * (SAMPLE_RATE_HZ / self._rate_hz))
-        self._frames_in += len(samples)
-        if self._stream is None:
-            self._frames_out += len(samples)
-            return samples
-        return self._filtered(self._stream.resample_chunk(samples), may_be_bad=may_be_bad)
+            self._bad.mark((bad + self._frames_in) * (SAMPLE_RATE_HZ / self._rate_hz))
+        stretch = self._stretch
+        if stretch is None:
+            output = samples[max(0, self._samples_out - self._frames_in) :]
+            self._frames_in += len(samples)
+        elif self._following is None and self._frames_in + len(samples) < stretch.next_first_frame:
+            self._frames_in += len(samples)
+            output = stretch.push(samples, may_be_bad=may_be_bad)
+        else:
+            output = self._across(stretch, samples, may_be_bad=may_be_bad)
+        self._samples_out += len(output)
+        return output
 
     def finish(self, *, may_be_bad: bool) -> _Samples:
         """Return the last output; the input has ended."""
-        if self._stream is None or self._frames_in == 0:
+        if self._stretch is None:
             return np.empty(0, np.float32)
-        return self._filtered(self._stream.resample_chunk(np.empty(0, np.float32), last=True), may_be_bad=may_be_bad)
+        parts = [self._stretch.finish(may_be_bad=may_be_bad)]
+        if self._following is not None:
+            parts += [*self._early, self._following.finish(may_be_bad=may_be_bad)]
+        output = np.concatenate(parts)
+        self._samples_out += len(output)
+        return output
 
     @property
     def settled(self) -> int:
-        """How many output samples no later input can touch any more."""
-        return max(0, self._frames_out - self._margin)
+        """Up to which output sample no later input can touch any more."""
+        return max(0, self._samples_out - self._bad.margin)
 
     def touched(self, start: int, stop: int) -> bool:
-        """Return whether a bad value touches any output sample of [start, stop); `start` must not fall."""
-        if self._bad:
-            self._bad = [span for span in self._bad if span.stop > start]
-        return any(span.start < stop and span.stop > start for span in self._bad)
+        """Return whether a bad value touches any output sample of [start, stop)."""
+        return self._bad.touched(start, stop)
 
-    def _filtered(self, output: _Samples, *, may_be_bad: bool) -> _Samples:
-        if may_be_bad and not np.isfinite(output).all():
-            bad = np.flatnonzero(~np.isfinite(output))
-            output[bad] = 0
-            self._mark(bad + self._frames_out)
-        self._frames_out += len(output)
-        return output
+    def forget(self, before: int) -> None:
+        """Say that `touched` is not asked about samples before this one any more."""
+        self._bad.forget(before)
 
-    def _mark(self, places: npt.NDArray[np.floating] | npt.NDArray[np.integer]) -> None:
-        """Add spans around output positions given in rising order."""
-        for first, last in _runs(places, self._margin):
-            start, stop = int(first) - self._margin, int(last) + self._margin + 1
-            if self._bad and start <= self._bad[-1].stop and stop >= self._bad[-1].start:
-                self._bad[-1].start = min(start, self._bad[-1].start)
-                self._bad[-1].stop = max(stop, self._bad[-1].stop)
-            else:
-                self._bad.append(Span(start, stop))
+    def _begin(self, number: int) -> Stretch:
+        return Stretch(self._rate_hz, number, self._stretch_s, self._bad)
 
-
-def _runs(places: npt.NDArray[np.floating] | npt.NDArray[np.integer], reach: int) -> Iterator[tuple[float, float]]:
-    """Yield (first, last) of each run of places of which neighbours are no further apart than `reach`."""
-    breaks = np.flatnonzero(np.diff(places) > reach)
-    firsts = places[np.concatenate(([0], breaks + 1))]
-    lasts = places[np.concatenate((breaks, [len(places) - 1]))]
-    yield from zip(firsts.tolist(), lasts.tolist(), strict=True)
+    def _across(self, stretch: Stretch, samples: _Samples, *, may_be_bad: bool) -> _Samples:
+        """Resample `samples` where one stretch goes over into the next: both filter what is around the border."""
+        parts = []
+        while len(samples):
+            until = stretch.next_first_frame if self._following is None else stretch.last_frame
+            part, samples = samples[: until - self._frames_in], samples[until - self._frames_in :]
+            self._frames_in += len(part)
+            parts.append(stretch.push(part, may_be_bad=may_be_bad))
+            if self._following is not None:
+                self._early.append(self._following.push(part, may_be_bad=may_be_bad))
+                if self._frames_in == stretch.last_frame and not stretch.is_complete:
+                    parts.append(stretch.finish(may_be_bad=may_be_bad))
+                if self._frames_in == stretch.last_frame or stretch.is_complete:
+                    parts += self._early
+                    self._early = []
+                    self._stretch = stretch = self._following
+                    self._following = None
+            elif self._frames_in == stretch.next_first_frame:
+                self._following = self._begin(stretch.number + 1)
+        return np.concatenate(parts)

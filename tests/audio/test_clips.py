@@ -7,16 +7,16 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audio.clips import Clip, ClipSettings, FailedClip, SkippedClip, open_clips
+from audio.clips import Clip, ClipSettings, FailedClip, SkippedClip, Wanted, open_clips
 from tests.audio.makers import Embedded, encode, int16, noise, sound_file, wav
 
 
 def test_a_recording_of_5_s_is_three_clips() -> None:
     made = Embedded(wav(noise(5 * 44_100), 44_100))
-    assert [(clip.clip_index, clip.start_sample, clip.audio_samples) for clip in made.clips] == [
-        (0, 0, 32_000),
-        (1, 32_000, 32_000),
-        (2, 64_000, 16_000),
+    assert [(clip.wanted, clip.start_sample, clip.audio_samples) for clip in made.clips] == [
+        (((0, 0),), 0, 32_000),
+        (((0, 1),), 32_000, 32_000),
+        (((0, 2),), 64_000, 16_000),
     ]
     last = made.clips[-1]
     assert (last.start_s, last.end_s, last.padded_s) == (4.0, 5.0, 1.0)
@@ -105,24 +105,24 @@ def test_quiet_clips_are_skipped_and_padding_does_not_make_a_clip_quiet() -> Non
     samples = np.concatenate([noise(32_000, level=0.1), noise(32_000, level=0.001), noise(10_000, level=0.1)])
     loud, quiet, tail = Embedded(wav(samples), min_rms_dbfs=-40).results
     assert isinstance(loud, Clip)
-    assert quiet == SkippedClip("mean", 1, 32_000, "too_quiet")
+    assert quiet == SkippedClip("mean", 32_000, None, (Wanted(0, 1),), "too_quiet")
     assert isinstance(tail, Clip)
 
 
 def test_short_tails_are_skipped_unless_they_are_all_there_is() -> None:
-    assert Embedded(wav(noise(32_000 + 7_999))).results[1] == SkippedClip("mean", 1, 32_000, "too_short")
+    assert Embedded(wav(noise(32_000 + 7_999))).results[1] == SkippedClip("mean", 32_000, None, (Wanted(0, 1),), "too_short")
     assert Embedded(wav(noise(32_000 + 8_000))).clips[1].audio_samples == 8_000
     assert [clip.audio_samples for clip in Embedded(wav(noise(1))).clips] == [1]
 
 
 def test_dropped_tails_are_counted_as_too_short() -> None:
-    assert Embedded(wav(noise(20_000)), tail="drop").results == [SkippedClip("mean", 0, 0, "too_short")]
+    assert Embedded(wav(noise(20_000)), tail="drop").results == [SkippedClip("mean", 0, None, (Wanted(0, 0),), "too_short")]
 
 
 def test_a_shifted_tail_ends_with_the_recording() -> None:
     samples = noise(50_000)
     last = Embedded(wav(samples), tail="shift").clips[-1]
-    assert (last.clip_index, last.start_sample, last.padded_s) == (1, 18_000, 0)
+    assert (last.wanted, last.start_sample, last.padded_s) == (((0, 1),), 18_000, 0)
     np.testing.assert_array_equal(last.samples, int16(samples)[18_000:, 0] / np.float32(32_768))
 
 
@@ -171,10 +171,10 @@ def test_only_clips_that_a_bad_sample_touches_fail(bad: float) -> None:
     assert [type(result) for result in results] == [Clip, Clip, Clip, FailedClip, Clip]
     failed = results[3]
     assert isinstance(failed, FailedClip)
-    assert (failed.code, failed.channel, failed.clip_index, failed.start_sample) == (
+    assert (failed.code, failed.channel, failed.wanted, failed.start_sample) == (
         "non_finite_samples",
         "mean",
-        3,
+        ((0, 3),),
         96_000,
     )
 
@@ -186,7 +186,7 @@ def test_a_bad_sample_within_50_ms_of_a_border_touches_both_clips(place: int, fa
     samples = noise(128_000)
     samples[place] = np.nan
     results = Embedded(sound_file(samples, 16_000, "WAV", "FLOAT")).results
-    assert [result.clip_index for result in results if isinstance(result, FailedClip)] == failed
+    assert [result.wanted[0].clip_index for result in results if isinstance(result, FailedClip)] == failed
 
 
 def test_a_bad_channel_does_not_spoil_another_but_their_mean() -> None:
@@ -207,7 +207,7 @@ def test_doubles_beyond_float32_are_bad_samples() -> None:
 def test_samples_are_not_shown() -> None:
     (clip,) = Embedded(wav(noise(32_000))).clips
     assert "samples=array" not in repr(clip)
-    assert "audio_samples=32000" in repr(clip)
+    assert "audio_stop=32000" in repr(clip)
 
 
 class FailingFile(io.BytesIO):
