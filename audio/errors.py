@@ -20,7 +20,10 @@ AudioError
 ├── EndedEarly                samples up to some point, and none after it
 │   ├── Truncated             truncated
 │   ├── Damaged               damaged
-│   └── DecoderError          decoder_error
+│   ├── DecoderError          decoder_error
+│   ├── DecoderCrashed        decoder_crashed
+│   ├── DecoderTimeout        decoder_timeout
+│   └── DecoderMemory         decoder_memory
 └── DamagedParts              damaged: decoded to its true end, with zeros in place of what could not be decoded
 """
 
@@ -158,6 +161,24 @@ class DecoderError(EndedEarly):
     """A decoder failed in a way that is not foreseen."""
 
     code = "decoder_error"
+
+
+class DecoderCrashed(EndedEarly):
+    """The process that decoded the file ended, or did what no decoder does."""
+
+    code = "decoder_crashed"
+
+
+class DecoderTimeout(EndedEarly):
+    """Decoding got no further within the time that it may take."""
+
+    code = "decoder_timeout"
+
+
+class DecoderMemory(EndedEarly):
+    """Decoding took more memory than it may."""
+
+    code = "decoder_memory"
 
 
 class DamagedParts(AudioError):

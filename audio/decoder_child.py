@@ -1,0 +1,169 @@
+"""A decoding process: takes jobs from its parent, one at a time, and says what comes of them."""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, BinaryIO, cast
+
+from audio import decoder_wire as wire
+from audio.clips import Clip, ClipSettings, ClipStream, open_clips
+from audio.decoder_limits import DecoderLimits, Memory, Timer, give_up_rights
+from audio.decoder_ring import SLOTS, TAKEN_AT_ONCE, Ring
+from audio.decoder_wire import Channel, Message
+from audio.errors import AudioError, DecoderMemory, StorageError
+from audio.fetch import open_recording
+from audio.recording import Segment
+
+TOO_MUCH_MEMORY = "decoding the recording takes more memory than it may; convert it to WAV, or split it into files"
+
+
+def main() -> None:
+    """Work until the parent closes its end, on the pipes that are standard input and output at first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
+    read_fd, write_fd = os.dup(0), os.dup(1)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    # What a library prints must not get among the messages.
+    os.dup2(nowhere, 0)
+    os.dup2(nowhere, 1)
+    try:
+        _Child(read_fd, write_fd, nowhere).run()
+    except (EOFError, BrokenPipeError):
+        # The parent is gone. Freeing what a decoder holds is up to the system.
+        os._exit(0)
+
+
+class _Child:
+    def __init__(self, read_fd: int, write_fd: int, nowhere: int) -> None:
+        self._timer: Timer | None = None
+        self._polls = {False: select.poll(), True: select.poll()}
+        self._polls[False].register(read_fd, select.POLLIN)
+        self._polls[True].register(write_fd, select.POLLOUT)
+        self._channel = Channel(read_fd, write_fd, self._wait)
+        setup = self._channel.receive(wire.FROM_PARENT).values
+        self._settings = ClipSettings(**setup["settings"])
+        limits = DecoderLimits(**setup["limits"])
+        self._inbox: int = setup["inbox"]
+        self._ring = Ring(setup["ring"])
+        self._free_slots = SLOTS
+        self._timer = Timer(limits.idle_s)
+        give_up_rights()
+        self._memory = Memory(limits.memory_bytes)
+        # Until here, standard error says why the process cannot work; from here on, decoders write of files' oddities.
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        gc.collect()
+        gc.freeze()  # what was imported stays
+
+    def run(self) -> None:
+        self._channel.send(wire.READY)
+        while True:
+            values = self._receive().values
+            self._free_slots = SLOTS  # for a job's end is read after its clips
+            self._decode(wire.segment_of(values), values["source"])
+
+    def _receive(self, allocate: Callable[[int], Any] = bytearray) -> Message:
+        """Return the parent's next message, but for what it has taken."""
+        while True:
+            message = self._channel.receive(wire.FROM_PARENT, allocate)
+            if message.kind != wire.TAKEN:
+                return message
+            self._free_slots += TAKEN_AT_ONCE
+
+    def _wait(self, for_writing: bool) -> None:
+        """Wait for the parent; the time that it takes is not the decoder's."""
+        left_s = self._timer.stop() if self._timer else 0.0
+        self._polls[for_writing].poll()
+        if self._timer:
+            self._timer.go_on(left_s)
+
+    def _decode(self, segment: Segment, source: str) -> None:
+        assert self._timer is not None
+        stream: ClipStream | None = None
+        error: AudioError | None = None
+        try:
+            self._timer.start()
+            with self._open(segment, source) as file:
+                stream = open_clips(file, self._settings)
+                self._send_results(stream)
+            error = stream.error
+        except AudioError as opening:
+            error = opening
+        except MemoryError:
+            error = DecoderMemory(TOO_MUCH_MEMORY)
+        self._timer.stop()
+        is_last = isinstance(error, DecoderMemory) or self._memory.is_bloated()
+        self._channel.send(wire.END, wire.end_values(stream, error, is_last=is_last))
+
+    def _send_results(self, stream: ClipStream) -> None:
+        assert self._timer is not None
+        is_first = True
+        for result in stream:
+            if is_first:
+                source = stream.source
+                self._channel.hold(
+                    wire.FORMAT, [source.rate_hz, source.channels, source.container, source.codec, source.decoder]
+                )
+                is_first = False
+            if isinstance(result, Clip):
+                while self._free_slots == 0:
+                    self._channel.receive(wire.FROM_PARENT)
+                    self._free_slots += TAKEN_AT_ONCE
+                self._free_slots -= 1
+            wire.send_result(self._channel, self._ring, result)
+            self._timer.start()
+
+    def _open(self, segment: Segment, source: str) -> BinaryIO:
+        if source == "path":
+            return open_recording(segment.recording)
+        if source == "inbox":
+            os.lseek(self._inbox, 0, os.SEEK_SET)
+            return cast(BinaryIO, open(self._inbox, "rb", closefd=False))
+        file = _ParentsFile(self._channel, self._receive, segment.recording.size_bytes)
+        return cast(BinaryIO, io.BufferedReader(file, wire.PIECE_BYTES))
+
+
+class _ParentsFile(io.RawIOBase):
+    """A file that the parent has: each read asks for it."""
+
+    def __init__(self, channel: Channel, receive: Callable[..., Message], size_bytes: int) -> None:
+        self._channel = channel
+        self._receive = receive
+        self._size_bytes = size_bytes
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size_bytes}[whence]
+        if base + offset < 0:
+            raise ValueError("negative seek position")
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        size = min(len(buffer), self._size_bytes - self._position, wire.PIECE_BYTES)
+        if size <= 0:
+            return 0
+        self._channel.send(wire.ASK, [self._position, size])
+        answer = self._receive(lambda count: buffer[:count])
+        if answer.kind == wire.FAULT:
+            raise wire.error_of(answer.values) or StorageError("reading the file failed; try again")
+        self._position += len(answer.data)
+        return len(answer.data)
+
+
+if __name__ == "__main__":
+    sys.exit("this is started by the process that wants something decoded")

@@ -1,0 +1,331 @@
+"""What a decoding process and its parent say to each other: framed messages, of bounded size, that nobody unpickles.
+
+A message is a kind, JSON and raw bytes. The parent says SETUP once, then JOB again and again; it answers ASK by DATA or
+FAULT, and says TAKEN when it has taken some clips' samples out of the ring. The child says READY once; for each job FORMAT
+before the first result, then CLIP, SKIPPED and FAILED in the recording's order, ALIVE where there was no result for long,
+and END.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import orjson
+
+from audio import errors
+from audio.clips import AudioInfo, Clip, ClipResult, ClipStream, FailedClip, SkippedClip
+from audio.decoder_ring import Ring
+from audio.errors import AudioError, DamagedParts
+from audio.recording import Recording, Segment, Take
+
+SETUP, JOB, DATA, FAULT, TAKEN = b"U", b"J", b"D", b"G", b"T"
+READY, FORMAT, CLIP, SKIPPED, FAILED, ASK, ALIVE, END = b"R", b"F", b"C", b"S", b"X", b"A", b"L", b"E"
+
+PIECE_BYTES: Final = 1 << 20
+"""What a child asks for at most in one go, of a file that its parent has."""
+
+_HEADER = struct.Struct("<cII")
+_NEVER = (1, 0)
+_ERRORS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, AudioError)}
+
+
+class WireError(Exception):
+    """The other side said what it never says."""
+
+
+class Bounds(NamedTuple):
+    """How large messages may be."""
+
+    json_bytes: int
+    """Most bytes of JSON."""
+    data_bytes: Mapping[bytes, tuple[int, int]]
+    """The kinds that may come, with the least and the most bytes of data of each."""
+
+
+FROM_PARENT: Final = Bounds(1 << 30, {SETUP: (0, 0), JOB: (0, 0), DATA: (0, PIECE_BYTES), FAULT: (0, 0), TAKEN: (0, 0)})
+
+_FROM_CHILD = dict.fromkeys((READY, FORMAT, CLIP, SKIPPED, FAILED, ASK, ALIVE, END), (0, 0))
+
+
+def bounds_from_child(takes: int) -> Bounds:
+    """Return how large what a child says may be: it names takes, of which the job has this many."""
+    return Bounds((1 << 16) + (takes << 10), _FROM_CHILD)
+
+
+class Message(NamedTuple):
+    kind: bytes
+    values: Any
+    """What the JSON says; None if there is none."""
+    data: Any
+    """The bytes, in the buffer that was allocated for them."""
+
+
+class Channel:
+    """Both directions between a parent and a child, over two pipes. Not safe to use on several threads at once.
+
+    Args:
+      read_fd: where the other side's messages come from; the descriptor stays the caller's, as does the next.
+      write_fd: where messages for the other side go.
+      wait: called when nothing can be written (True) or read (False) now; returns when it can.
+    """
+
+    def __init__(self, read_fd: int, write_fd: int, wait: Callable[[bool], None]) -> None:
+        self._read_fd = read_fd
+        self._write_fd = write_fd
+        self._wait = wait
+        self._held = b""
+        os.set_blocking(read_fd, False)
+        os.set_blocking(write_fd, False)
+
+    def hold(self, kind: bytes, values: Any) -> None:
+        """Send a message together with the next one: a reader that waits is woken once."""
+        encoded = orjson.dumps(values)
+        self._held += _HEADER.pack(kind, len(encoded), 0) + encoded
+
+    def send(self, kind: bytes, values: Any = None, data: Any = b"") -> None:
+        """Send a message. Raises BrokenPipeError when the other side is gone, and what `wait` raises."""
+        encoded = b"" if values is None else orjson.dumps(values)
+        size = memoryview(data).nbytes
+        parts = [self._held + _HEADER.pack(kind, len(encoded), size) + encoded, data]
+        self._held = b""
+        size += len(parts[0])
+        while True:
+            try:
+                done = os.writev(self._write_fd, parts)
+            except BlockingIOError:
+                self._wait(True)
+                continue
+            if done == size:
+                return
+            parts = _beyond(parts, done)
+            size -= done
+
+    def receive(self, bounds: Bounds, allocate: Callable[[int], Any] = bytearray) -> Message:
+        """Return the next message; `allocate` makes the buffer for so many bytes of data.
+
+        Raises EOFError when the other side is gone, WireError for what is not within `bounds`, and what `wait` raises.
+        """
+        header = bytearray(_HEADER.size)
+        self._fill([header], _HEADER.size)
+        kind, json_bytes, data_bytes = _HEADER.unpack(header)
+        least, most = bounds.data_bytes.get(kind, _NEVER)
+        if json_bytes > bounds.json_bytes or not least <= data_bytes <= most:
+            raise WireError("a message that is not expected")
+        encoded = bytearray(json_bytes)
+        data = allocate(data_bytes) if data_bytes else bytearray()
+        if json_bytes + data_bytes:
+            self._fill([encoded, data], json_bytes + data_bytes)
+        try:
+            return Message(kind, orjson.loads(encoded) if json_bytes else None, data)
+        except orjson.JSONDecodeError:
+            raise WireError("a message that is not JSON") from None
+
+    def _fill(self, parts: list[Any], size: int) -> None:
+        """Read the next `size` bytes, all that `parts` hold together, into them."""
+        while True:
+            try:
+                done = os.readv(self._read_fd, parts)
+            except BlockingIOError:
+                self._wait(False)
+                continue
+            if done == size:
+                return
+            if done == 0:
+                raise EOFError
+            parts = _beyond(parts, done)
+            size -= done
+
+
+def _beyond(parts: list[Any], done: int) -> list[memoryview]:
+    """Return what is left of `parts` after their first `done` bytes."""
+    left = []
+    for part in parts:
+        view = memoryview(part).cast("B")
+        if done < len(view):
+            left.append(view[done:])
+        done = max(0, done - len(view))
+    return left
+
+
+def job_values(segment: Segment, source: str, size_bytes: int) -> dict[str, Any]:
+    """Return a job; `source` says where the `size_bytes` come from: `path`, `inbox` or `parent`."""
+    recording = segment.recording
+    # A path need not be text, and is relative to the parent's folder.
+    path = os.path.join(os.getcwd(), recording.uri) if source == "path" else recording.uri  # noqa: PTH109, PTH118
+    return {
+        "uri": os.fsencode(path).decode("latin-1"),
+        "version": recording.version,
+        "size_bytes": size_bytes,
+        "takes": segment.takes,
+        "start_s": segment.start_s,
+        "stop_s": segment.stop_s,
+        "source": source,
+    }
+
+
+def segment_of(values: dict[str, Any]) -> Segment:
+    """Return the segment of a job."""
+    uri = os.fsdecode(values["uri"].encode("latin-1"))
+    recording = Recording(uri, values["version"], values["size_bytes"])
+    return Segment(recording, tuple(Take(*take) for take in values["takes"]), values["start_s"], values["stop_s"])
+
+
+def send_result(channel: Channel, ring: Ring, result: ClipResult) -> None:
+    """Send a clip, or what is said in its place."""
+    match result:
+        case Clip():
+            ring.put(result.samples)
+            place = [result.channel, result.clip_index, result.start_sample, result.audio_samples]
+            channel.send(CLIP, [*place, _number(result.rms_dbfs), _number(result.peak_dbfs)])
+        case SkippedClip():
+            channel.send(SKIPPED, [result.channel, result.clip_index, result.start_sample, result.reason])
+        case FailedClip():
+            channel.send(FAILED, [result.channel, result.clip_index, result.start_sample, result.code, result.message])
+
+
+def result_of(message: Message, ring: Ring) -> ClipResult:
+    """Return what `send_result` sent. Raises WireError."""
+    try:
+        match message.kind:
+            case b"C":
+                channel, index, start, audio, rms, peak = message.values
+                return Clip(
+                    _text(channel),
+                    _whole(index),
+                    _whole(start),
+                    _whole(audio),
+                    ring.take(),
+                    _decibels(rms),
+                    _decibels(peak),
+                )
+            case b"S":
+                channel, index, start, reason = message.values
+                return SkippedClip(_text(channel), _whole(index), _whole(start), _text(reason))
+            case _:
+                channel, index, start, code, text = message.values
+                return FailedClip(_text(channel), _whole(index), _whole(start), _text(code), _text(text))
+    except (TypeError, ValueError):
+        raise WireError("a result of another form") from None
+
+
+def error_values(error: AudioError | None) -> list[Any] | None:
+    """Return what is sent of an error: its kind, its message, and where the first damaged part is."""
+    if error is None:
+        return None
+    return [type(error).__name__, error.message, error.first_s if isinstance(error, DamagedParts) else None]
+
+
+def error_of(values: Any) -> AudioError | None:
+    """Return the error that `error_values` describes. Raises WireError."""
+    if values is None:
+        return None
+    try:
+        name, message, first_s = values
+        kind = _ERRORS[name]
+        if issubclass(kind, DamagedParts):
+            return kind(_text(message), _real(first_s))
+        return kind(_text(message))
+    except (TypeError, ValueError, KeyError):
+        raise WireError("an error of another form") from None
+
+
+def end_values(stream: ClipStream | None, error: AudioError | None, *, is_last: bool) -> dict[str, Any]:
+    """Return what is sent at a job's end; see End."""
+    info = stream.info if stream else None
+    return {
+        "info": None if info is None else vars(info),
+        "error": error_values(error),
+        "error_s": stream.error_s if stream else None,
+        "is_last": is_last,
+    }
+
+
+class End(NamedTuple):
+    """How a job ended."""
+
+    info: AudioInfo | None
+    error: AudioError | None
+    error_s: float | None
+    is_last: bool
+    """Whether the process should be replaced."""
+
+
+def end_of(values: Any) -> End:
+    """Return what `end_values` describes. Raises WireError."""
+    try:
+        error_s = values["error_s"]
+        return End(
+            _info_of(values["info"]),
+            error_of(values["error"]),
+            None if error_s is None else _real(error_s),
+            bool(values["is_last"]),
+        )
+    except (TypeError, KeyError):
+        raise WireError("an end of another form") from None
+
+
+def format_of(values: Any) -> tuple[int, int, str, str, str]:
+    """Return the rate, channels, container, codec and decoder of a FORMAT. Raises WireError."""
+    try:
+        rate_hz, channels, container, codec, decoder = values
+        return _whole(rate_hz), _whole(channels), _text(container), _text(codec), _text(decoder)
+    except (TypeError, ValueError):
+        raise WireError("a format of another form") from None
+
+
+def ask_of(values: Any) -> tuple[int, int]:
+    """Return the offset and size of an ASK. Raises WireError."""
+    try:
+        offset, size = values
+        if 0 <= _whole(offset) < 1 << 62 and 0 < _whole(size) <= PIECE_BYTES:
+            return offset, size
+    except (TypeError, ValueError):
+        pass
+    raise WireError("a question of another form")
+
+
+def _info_of(values: Any) -> AudioInfo | None:
+    if values is None:
+        return None
+    duration_s = values["duration_s"]
+    return AudioInfo(
+        duration_s=None if duration_s is None else _real(duration_s),
+        source_rate_hz=_whole(values["source_rate_hz"]),
+        source_channels=_whole(values["source_channels"]),
+        container=_text(values["container"]),
+        codec=_text(values["codec"]),
+        decoder=_text(values["decoder"]),
+        gap_s=_real(values["gap_s"]),
+        gaps=_whole(values["gaps"]),
+    )
+
+
+def _number(value: float) -> float | None:
+    """JSON has no infinity: digital silence is None."""
+    return None if value == -np.inf else value
+
+
+def _decibels(value: Any) -> float:
+    return -np.inf if value is None else _real(value)
+
+
+def _real(value: Any) -> float:
+    if type(value) is not float:
+        raise TypeError
+    return value
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError
+    return value
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise TypeError
+    return value
