@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from google.cloud import storage
 
 _GS = "gs://"
-_ONE_GET_BYTES = 8 << 20
+ONE_GET_BYTES = 8 << 20
 """Objects up to this size come in one request; larger ones are read piece by piece as they are decoded."""
 _PIECE_BYTES = 8 << 20
 _RETRY_FOR_S = 60.0
@@ -24,12 +24,17 @@ _client_lock = threading.Lock()
 _client: storage.Client | None = None
 
 
+def is_object(recording: Recording) -> bool:
+    """Whether the recording is on Cloud Storage."""
+    return recording.uri.startswith(_GS)
+
+
 def open_recording(recording: Recording) -> BinaryIO:
     """Return the recording as a seekable file of exactly the version that was listed; use it as a context manager.
 
     Raises FetchError; of its kinds only StorageError is worth trying again.
     """
-    if recording.uri.startswith(_GS):
+    if is_object(recording):
         return _open_object(recording)
     return _open_local(recording)
 
@@ -147,7 +152,7 @@ def _open_object(recording: Recording) -> BinaryIO:
         ) from None
     generation = int(recording.version) if recording.version else None
     blob = client.bucket(bucket).blob(name, generation=generation)
-    if recording.size_bytes > _ONE_GET_BYTES:
+    if recording.size_bytes > ONE_GET_BYTES:
         return cast(BinaryIO, io.BufferedReader(_Pieces(blob, recording.size_bytes), _PIECE_BYTES))
     return io.BytesIO(_download(blob, None, None))
 

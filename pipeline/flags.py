@@ -138,7 +138,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--min_rms_dbfs", type=_number, metavar="DB", help="clips that are quieter are skipped (default: none)"
     )
 
-<<<<<<< HEAD
+    clips.add_argument(
+        "--event_context",
+        choices=("audio", "zeros"),
+        default="audio",
+        help="what surrounds a manifest's event in its clips: the recording's audio, or zeros (default: audio)",
+    )
+
     decoding = parser.add_argument_group("decoding")
     decoding.add_argument(
         "--decoder_processes",
@@ -160,13 +166,6 @@ def make_parser() -> argparse.ArgumentParser:
         default=1024,
         metavar="N",
         help="a file whose decoder takes up more memory has failed (default: 1024)",
-=======
-    clips.add_argument(
-        "--event_context",
-        choices=("audio", "zeros"),
-        default="audio",
-        help="what surrounds a manifest's event in its clips: the recording's audio, or zeros (default: audio)",
->>>>>>> manifest
     )
 
     where = parser.add_argument_group("endpoint")

@@ -175,6 +175,11 @@ def _check_reach(run: RunSettings, runner: str) -> None:
                 f"--max_requests_per_minute is {run.max_requests_per_minute:g}, which the processes of one machine keep together: "
                 f"workers of --runner {runner} are on several, and the limit is not divided among them yet"
             )
+        if run.max_requests is not None:
+            raise UsageError(
+                f"--max_requests is {run.max_requests}, which the processes of one machine count together: workers of --runner "
+                f"{runner} are on several, and the number is not divided among them yet"
+            )
         manifest = () if run.manifest is None else (run.manifest.path,)
         for option, paths in (("input", run.inputs), ("manifest", manifest), ("output", (run.output,)), ("checkpoint", (run.checkpoint,))):
             local = next((path for path in paths if not path.startswith("gs://")), None)
@@ -186,7 +191,7 @@ def _check_reach(run: RunSettings, runner: str) -> None:
 
 def _checked_input(text: str, option: str = "--input") -> str:
     if not text:
-        raise ValueError(f"{option} is empty: expected a path")
+        raise ValueError(f"{option} is empty: expected a file{', a folder or a glob' if option == '--input' else ''}")
     if not text.startswith("gs://") and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
         raise ValueError(f"{option} is {text!r}: expected a local path or gs://bucket/path")
     _check_utf8(option, text)

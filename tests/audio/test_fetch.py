@@ -133,7 +133,7 @@ def test_an_object_of_any_name(emulated: StorageServer, name: str) -> None:
 
 
 def test_a_large_object_is_read_in_pieces(emulated: StorageServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio.fetch, "_ONE_GET_BYTES", 1_000)
+    monkeypatch.setattr(audio.fetch, "ONE_GET_BYTES", 1_000)
     monkeypatch.setattr(audio.fetch, "_PIECE_BYTES", 50_000)
     data = wav(noise(100_000))
     generation = emulated.upload("bucket", "large.wav", data)

@@ -54,7 +54,7 @@ def test_a_manifest_at_the_top_of_a_bucket(emulated: StorageServer) -> None:
 def test_a_large_manifest_is_read_in_pieces_of_one_version(
     server: StorageServer, use: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audio.fetch, "_ONE_GET_BYTES", 1_000)
+    monkeypatch.setattr(audio.fetch, "ONE_GET_BYTES", 1_000)
     monkeypatch.setattr(audio.fetch, "_PIECE_BYTES", 10_000)
     data = b"uri\n" + b"".join(b"%d.wav\n" % number for number in range(5_000))
     for name, content in (("large.csv", data), ("large.csv.gz", gzip.compress(data))):
@@ -81,7 +81,7 @@ def test_how_an_object_is_encoded_for_transfer_does_not_matter(emulated: Storage
 def test_a_storage_that_fails_midway_ends_the_run_and_says_where(
     server: StorageServer, use: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audio.fetch, "_ONE_GET_BYTES", 1_000)
+    monkeypatch.setattr(audio.fetch, "ONE_GET_BYTES", 1_000)
     monkeypatch.setattr(audio.fetch, "_PIECE_BYTES", 10_000)
     monkeypatch.setattr(audio.fetch, "_RETRY_FOR_S", 0.01)
     server.upload("bucket", "m.csv", b"uri\n" + b"1234.wav\n" * 5_000)

@@ -11,12 +11,16 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
+from audio.decoder_process import DecodersUnusable
 from audio.listing import ListingError
+from audio.manifest_file import ManifestError
 from endpoint.errors import ClientClosed, RunEnded
 from pipeline import launch as launching
 from pipeline.beam_options import parse_beam_flags
 from pipeline.launch import RunFailed, launch, running_endpoint
+from pipeline.resuming import Earlier
 from pipeline.settings import RunSettings
+from rows.store import StoreError
 from rows.writer import CheckpointWriteError
 from tests.pipeline.commands import settings
 from transforms.choose_rows import LostClip
@@ -46,7 +50,7 @@ def launch_failing(
     monkeypatch.setattr(launching, "build", graph_that_fails(error))
     run = settings(tmp_path)
     endpoint = run.endpoint_settings("projects/p/locations/l/endpoints/1", "127.0.0.1:1")
-    launch(run, endpoint, options or parse_beam_flags([], local_endpoint=True), {})
+    launch(run, endpoint, Earlier({}), options or parse_beam_flags([], local_endpoint=True), {})
 
 
 @pytest.fixture
@@ -73,6 +77,9 @@ KNOWN = [
     CheckpointWriteError("cannot write to the checkpoint '/full' (OSError: No space left on device): is there space?"),
     ListingError("cannot list the folder '/in': Permission denied"),
     LostClip("'/in/a: b [c].wav' has 3 clips, but 2 embedded: please report this as a bug"),
+    StoreError("cannot read '/c/run/p/0.rows' of the checkpoint (Permission denied): is there space, and may it be done?"),
+    ManifestError("line 7: the file ends within its compressed data; copy it again"),
+    DecodersUnusable("no decoding process can be started (Resource temporarily unavailable)"),
 ]
 
 

@@ -17,7 +17,7 @@ from endpoint.request_budget import SharedBudget
 from endpoint.settings import EndpointSettings
 from pipeline.options import parse
 from pipeline.preflight import check, nothing_left_staged, remove_staged, staged_in
-from pipeline.resuming import find_earlier
+from pipeline.resuming import Earlier, find_earlier
 from pipeline.settings import RunSettings
 from tests.audio.gcs import StorageServer, storage_server
 from tests.audio.storage_proxy import Fault, StorageProxy, storage_proxy
@@ -137,7 +137,7 @@ def test_a_run_that_may_not_list_runs_all_the_same(
 def test_without_a_right_nothing_runs(line: str, tmp_path: Path, local: LocalEndpoint, proxy: StorageProxy) -> None:
     proxy.add(Fault(line, 403))
     with pytest.raises(StagingError, match=r"HTTP 403.*grant storage\.objects\.(create|delete)") as refused:
-        check(*sending_uris(tmp_path, local))
+        check(*sending_uris(tmp_path, local), Earlier({}))
     assert "PLANTED" not in str(refused.value)
     assert proxy.count("^POST /upload/") == 1
 
@@ -243,7 +243,7 @@ def test_the_probe_draws_from_the_runs_budget(tmp_path: Path, local: LocalEndpoi
 
 def test_without_a_probe_the_whole_budget_is_the_runs(tmp_path: Path, local: LocalEndpoint) -> None:
     run, endpoint = sending_audio(tmp_path, local, 5)
-    assert check(replace(run, probe=False), endpoint)["requests"] == 0
+    assert check(replace(run, probe=False), endpoint, Earlier({}))["requests"] == 0
     assert SharedBudget.of(endpoint).left() == 5
 
 

@@ -56,8 +56,9 @@ def test_enough_runs_are_due_to_be_merged(tmp_path: Path) -> None:
 
 def test_what_a_merge_that_was_cut_off_left_is_removed(tmp_path: Path) -> None:
     run = settings(tmp_path)
-    for name in ("run1", "run2", "run2-merged1"):
+    for name in ("run1", "run2"):
         earlier_run(run, name)
+    store(Path(run.checkpoint), "run2-merged1/00000-00000.rows", [("s", embedding_row())])
     note_merge(open_store(run.checkpoint), Merge("run2-merged1", ("run1", "run2")))
     assert take_over(run).live == ("run2-merged1",)
     assert [path.relative_to(run.checkpoint).parts[0] for path in Path(run.checkpoint).rglob("*.rows")] == ["run2-merged1"]

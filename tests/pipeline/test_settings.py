@@ -21,7 +21,7 @@ def test_the_fingerprint_is_the_hash_of_what_it_covers(tmp_path: Path) -> None:
     text = json.dumps(run.fingerprint_settings, sort_keys=True, separators=(",", ":"))
     assert run.fingerprint == hashlib.sha256(text.encode()).hexdigest()[:16]
     assert run.fingerprint_settings == {
-        "audio_rules": 1,
+        "audio_rules": 2,
         "sample_rate_hz": 16000,
         "clip_samples": 32000,
         "resampler": "soxr HQ",

@@ -1,10 +1,14 @@
 """Recordings, and rows stored in a checkpoint, to test with."""
 
+import pickle
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import apache_beam as beam
 import numpy as np
 import soundfile
+from apache_beam.testing.util import assert_that
 
 from audio.clips import ClipSettings
 from audio.recording import Recording, Segment, Take
@@ -62,3 +66,13 @@ def store(folder: Path, name: str, rows: Iterable[tuple[str, Row]]) -> list[Rece
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(builder.data())
     return builder.receipts(name)
+
+
+def keep(elements: beam.PCollection, path: Path) -> None:
+    """Keeps what a collection of a pipeline holds; `kept` gives it back."""
+    assert_that(elements, lambda actual: path.write_bytes(pickle.dumps(actual)), label=path.name)
+
+
+def kept(path: Path) -> list[Any]:
+    """What `keep` has kept."""
+    return pickle.loads(path.read_bytes())

@@ -281,8 +281,7 @@ def test_a_bad_file_is_a_failure_of_its_stage_and_spoils_no_neighbour(tmp_path: 
         bad = bad._replace(version="1-1")
     store = Store()
     with working(PromptEndpoint(), store) as (work, _):
-        work.work(packet(good[0], bad, good[1]))
-        receipts = work.drain()
+        receipts = work.work(packet(good[0], bad, good[1])) + work.drain()
     (failure,) = store.failures()
     assert (failure.recording_uri, failure.stage, failure.code) == (bad.uri, *expected)
     assert failure.clip_id is None

@@ -5,7 +5,6 @@ from pathlib import Path
 import apache_beam as beam
 import pytest
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
-from apache_beam.testing.util import assert_that
 
 from audio.clips import ClipSettings
 from audio.listing import Unlisted
@@ -14,7 +13,7 @@ from audio.recording import Recording, Segment, Take
 from rows.identity import segment_id
 from rows.model import FailureRow, Receipt
 from tests.rows.samples import census, embedding_row, failure_row, receipts
-from tests.transforms.samples import recording, write_wav
+from tests.transforms.samples import keep, kept, recording, write_wav
 from transforms.plan_segments import PlanSegments, PlanSettings, RecordingPlan, Task, plan
 
 COUGH = Recording("/data/cough.wav", "123-456", 100)
@@ -135,16 +134,16 @@ def test_labels_that_change_leave_nothing_to_do() -> None:
     assert planned.rows[0].metadata == (("label", "relabelled"),)
 
 
-def run(asked: list[tuple[str, object]], settings: PlanSettings) -> tuple[list[Task], list[tuple[str, RecordingPlan]]]:
-    tasks: list[Task] = []
-    plans: list[tuple[str, RecordingPlan]] = []
+def run(
+    asked: list[tuple[str, object]], settings: PlanSettings, folder: Path
+) -> tuple[list[Task], list[tuple[str, RecordingPlan]]]:
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         one = pipeline | "One" >> beam.Create(asked[::2])
         other = pipeline | "Other" >> beam.Create(asked[1::2])
         planned = (one, other) | PlanSegments(settings)
-        assert_that(planned["tasks"], tasks.extend, label="tasks")
-        assert_that(planned["plans"], plans.extend, label="plans")
-    return sorted(tasks), sorted(plans)
+        for name in ("tasks", "plans"):
+            keep(planned[name], folder / name)
+    return sorted(kept(folder / "tasks"), key=lambda task: task.segment.recording), sorted(kept(folder / "plans"))
 
 
 def test_recordings_are_planned_by_uri_and_those_not_asked_for_are_left_out(tmp_path: Path) -> None:
@@ -155,7 +154,7 @@ def test_recordings_are_planned_by_uri_and_those_not_asked_for_are_left_out(tmp_
     asked += [(stale.recording_uri, stale), (named.uri, row(1)._replace(uri=named.uri))]
     missing = str(tmp_path / "missing.wav")
     asked.append((missing, row(2)._replace(uri=missing)))
-    tasks, plans = run(asked, SETTINGS)
+    tasks, plans = run(asked, SETTINGS, tmp_path)
     assert [task.segment.recording for task in tasks if task.segment.recording in listed] == listed
     assert {task.segment.recording for task in tasks} == {*listed, named}
     assert [uri for uri, _ in plans] == sorted([listed[0].uri, listed[1].uri, named.uri, missing])
@@ -166,7 +165,7 @@ def test_recordings_are_planned_by_uri_and_those_not_asked_for_are_left_out(tmp_
 @pytest.mark.parametrize(("limit", "expected"), [(2, "ab"), (9, "abc")])
 def test_a_limit_takes_the_first_by_uri(tmp_path: Path, limit: int, expected: str) -> None:
     listed = {name: recording(write_wav(tmp_path / f"{name}.wav")) for name in "cab"}
-    tasks, plans = run([(of.uri, of) for of in listed.values()], PlanSettings(ClipSettings(), limit=limit))
+    tasks, plans = run([(of.uri, of) for of in listed.values()], PlanSettings(ClipSettings(), limit=limit), tmp_path)
     assert [task.segment.recording for task in tasks] == [listed[name] for name in expected]
     assert [uri for uri, _ in plans] == [listed[name].uri for name in expected]
 

@@ -4,22 +4,20 @@ from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
-from apache_beam.testing.util import assert_that
 
 from rows.model import Receipt
 from tests.rows.samples import census, embedding_row, failure_row
-from tests.transforms.samples import store
+from tests.transforms.samples import keep, kept, store
 from transforms.read_earlier import ReadEarlier
 
 
 def read(checkpoint: Path, *generations: str) -> tuple[list[tuple[str, Receipt]], list[str]]:
-    found: list[tuple[str, Receipt]] = []
-    damaged: list[str] = []
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         earlier = pipeline | ReadEarlier(str(checkpoint), generations)
-        assert_that(earlier["receipts"], found.extend, label="receipts")
-        assert_that(earlier["damaged"], damaged.extend, label="damaged")
-    return sorted(found, key=lambda keyed: (keyed[1].file, keyed[0])), sorted(damaged)
+        for name in ("receipts", "damaged"):
+            keep(earlier[name], checkpoint / name)
+    found: list[tuple[str, Receipt]] = kept(checkpoint / "receipts")
+    return sorted(found, key=lambda keyed: (keyed[1].file, keyed[0])), sorted(kept(checkpoint / "damaged"))
 
 
 def test_receipts_are_keyed_by_recording_and_those_of_the_named_generations_only(tmp_path: Path) -> None:

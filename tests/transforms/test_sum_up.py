@@ -146,15 +146,17 @@ def test_the_summary_is_written_when_all_tables_are(tmp_path: Path) -> None:
         {"requests": 2, "retries": 1, "retries/UNAVAILABLE": 1, "staged": 3},
         {"requests": 1, "retries": 0, "throttled_ms": 1500, "rejections": 2, "clipped_samples": 7},
         {"requests": 0, "retries": 0},
+        {"reused": 1, "rows": 5, "left/clips": 2},
+        {"damaged_files": 1},
     ]
     summary = sum_up(tmp_path / "out" / "a-summary.json", rows, failures, sent)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", summary.pop("finished"))
     assert summary == {
         "recordings": 2,
-        "recordings_by_status": {"embedded": 0, "partial": 1, "skipped": 0, "failed": 1},
+        "recordings_by_status": {"embedded": 0, "partial": 1, "skipped": 0, "failed": 1, "unfinished": 0},
         "clips": 3,
         "embedded": 2,
-        "reused": 0,
+        "reused": 1,
         "failed": 1,
         "skipped": 0,
         "skipped_by_reason": {},
@@ -162,6 +164,9 @@ def test_the_summary_is_written_when_all_tables_are(tmp_path: Path) -> None:
         "retryable_failures": 1,
         "audio_s": 2.5,
         "gaps_filled": 1,
+        "rows": 5,
+        "left": {"recordings": 0, "clips": 2},
+        "damaged_checkpoint_files": 1,
         "requests": 3,
         "retries": 1,
         "throttled_s": 1.5,
