@@ -280,7 +280,7 @@ class ClipStream(Iterator[ClipResult]):
             for take, place in due.places:
                 if take in takers:
                     audio = self._event_audio(take, real_start, real_stop)
-                    kinds.setdefault((*audio, place.too_short), []).append(Wanted(take, place.index))
+                    kinds.setdefault((*audio, place.too_short), []).append(Wanted(take, place.number))
             for (audio_start, audio_stop, too_short), wanted in sorted(kinds.items()):
                 audio = (audio_start, audio_stop)
                 limits = None if audio == (real_start, real_stop) else audio
@@ -375,6 +375,4 @@ def open_clips(
     """
     if start_s % stretch_s:
         raise ValueError(f"start_s is {start_s}; expected a multiple of {stretch_s}")
-    return ClipStream(
-        file, settings, (Take(settings.channel),) if takes is None else takes, start_s, stop_s, stretch_s
-    )
+    return ClipStream(file, settings, (Take(settings.channel),) if takes is None else takes, start_s, stop_s, stretch_s)
