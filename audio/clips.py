@@ -26,7 +26,7 @@ from audio.mix import MEAN, channel_names
 from audio.reader import Reader
 from audio.recording import Take
 from audio.schedule import Due, Schedule
-from audio.source import AudioSource
+from audio.source import AudioSource, block_frames
 from audio.stretches import SAMPLE_RATE_HZ, STRETCH_S, first_needed_s
 from audio.track import Track
 from audio.window import CLIP_SAMPLES, NEVER, Rules, Tail
@@ -252,10 +252,12 @@ class ClipStream(Iterator[ClipResult]):
         return min(needed_from, track.end - CLIP_SAMPLES) if self._settings.tail == "shift" else needed_from
 
     def _note_damage(self, source: OpenedSource, error: DamagedParts | None = None) -> None:
-        """Keep that parts are damaged, if they are in what was asked for: others are somebody else's to tell."""
+        """Keep that parts are damaged, if they may be in what was asked for: others are somebody else's to tell."""
         if error is None and source.damaged_at_s is not None:
             error = damage_at(source.damaged_at_s)
-        if error is not None and self._start_s <= error.first_s < (self._stop_s or math.inf):
+        block_s = block_frames(source.channels) / source.rate_hz  # no decoder tells more exactly where it gave up
+        earliest_s = first_needed_s(self._start_s) - block_s
+        if error is not None and earliest_s <= error.first_s < (self._stop_s or math.inf):
             self.error = error
 
     def _check_any(self, source: OpenedSource, tracks: list[Track]) -> None:
@@ -291,7 +293,7 @@ class ClipStream(Iterator[ClipResult]):
             for take, place in due.places:
                 if take in takers:
                     audio = self._event_audio(take, real_start, real_stop)
-                    kinds.setdefault((*audio, place.too_short), []).append(Wanted(take, place.index))
+                    kinds.setdefault((*audio, place.too_short), []).append(Wanted(take, place.number))
             for (audio_start, audio_stop, too_short), wanted in sorted(kinds.items()):
                 audio = (audio_start, audio_stop)
                 limits = None if audio == (real_start, real_stop) else audio

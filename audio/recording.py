@@ -26,12 +26,17 @@ class Take(NamedTuple):
     """The event's end, likewise; None for the whole recording."""
 
 
+def take_order(take: Take) -> tuple[str, int, int]:
+    """Return what takes are sorted by: the whole recording comes before events of its channel."""
+    return take.channel, take.start, -1 if take.stop is None else take.stop
+
+
 class Segment(NamedTuple):
     """The part of a recording that is decoded in one go, and what is wanted of it."""
 
     recording: Recording
     takes: tuple[Take, ...] = ()
-    """Sorted and distinct."""
+    """Distinct, sorted by `take_order`."""
     start_s: int = 0
     """Where the part begins: whole seconds from the recording's start."""
     stop_s: int | None = None

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 
-from audio.recording import Recording
+from audio.recording import Recording, Segment
 
 ID_HEX_DIGITS = 32
 """128 bits: among a billion clips a collision has a chance of about 1e-21."""
@@ -34,9 +34,17 @@ def fingerprint(settings: Mapping[str, str | int | float]) -> str:
     return _digest(settings, FINGERPRINT_HEX_DIGITS)
 
 
-def segment_id(recording: Recording) -> str:
-    """The identity of the one segment of `recording`."""
-    return _digest(["segment", recording.uri, recording.version], ID_HEX_DIGITS)
+def segment_id(segment: Segment, choice: str) -> str:
+    """The identity of a segment: of a part of a recording, and of which clips of it are wanted.
+
+    SHA-256 over JSON `["segment", uri, version, start_s, stop_s, choice, [[channel, start, stop] of each take]]`, 32 hex
+    digits. `choice` names the settings that decide which clips a take gives (`ClipSettings.choice`).
+    """
+    recording = segment.recording
+    takes = [list(take) for take in segment.takes]
+    return _digest(
+        ["segment", recording.uri, recording.version, segment.start_s, segment.stop_s, choice, takes], ID_HEX_DIGITS
+    )
 
 
 def packet_id(segment_ids: Iterable[str]) -> str:
@@ -44,9 +52,13 @@ def packet_id(segment_ids: Iterable[str]) -> str:
     return _digest(["packet", *sorted(segment_ids)], ID_HEX_DIGITS)
 
 
-def clip_id(recording: Recording, channel: str, start_sample: int, fingerprint: str) -> str:
+def clip_id(
+    recording: Recording, channel: str, start_sample: int, fingerprint: str, limits: tuple[int, int] | None = None
+) -> str:
     """The identity of a clip: SHA-256 over JSON `["clip", uri, version, channel, start_sample, fingerprint]`, 32 hex digits.
 
-    `start_sample` counts 16 kHz samples from the recording's start.
+    `start_sample` counts 16 kHz samples from the recording's start. A clip that holds an event among zeros where the
+    recording has audio differs from the one that holds that audio: its list ends with the event's part, `[lo, hi]`.
     """
-    return _digest(["clip", recording.uri, recording.version, channel, start_sample, fingerprint], ID_HEX_DIGITS)
+    parts = ["clip", recording.uri, recording.version, channel, start_sample, fingerprint]
+    return _digest(parts if limits is None else [*parts, list(limits)], ID_HEX_DIGITS)

@@ -8,7 +8,7 @@ import apache_beam as beam
 from apache_beam import pvalue
 
 from audio.listing import Ignored, Unlisted, list_input
-from audio.recording import Recording
+from audio.recording import Recording, Segment
 from rows.identity import segment_id
 from rows.model import Census, FailureRow, Receipt
 from transforms.quiet import quiet_worker
@@ -24,7 +24,7 @@ def unlisted_receipt(unlisted: Unlisted) -> Receipt:
         unlisted.uri, "", None, None, None, "list", unlisted.code, unlisted.message, retryable=False, attempts=0
     )
     census = Census(unlisted.uri, "", 0, 0, 0, 0, None, None, None, None, None, None, 0, 0.0)
-    return Receipt(segment_id(recording), "", (), (failure,), census)
+    return Receipt(segment_id(Segment(recording), ""), "", (), (failure,), census)
 
 
 class _ListInputs(beam.DoFn):

@@ -44,7 +44,7 @@ class _FillPackets(beam.DoFn):
     def _close(self) -> Packet:
         segments = tuple(sorted(self._segments))
         self._segments, self._size_bytes = [], 0
-        return Packet(packet_id(segment_id(segment.recording) for segment in segments), segments)
+        return Packet(packet_id(segment_id(segment, "") for segment in segments), segments)
 
 
 class MakePackets(beam.PTransform):

@@ -15,7 +15,7 @@ from audio.clips import SAMPLE_RATE_HZ, Clip, ClipSettings, ClipStream, FailedCl
 from audio.errors import AudioError, FetchError
 from audio.fetch import open_recording
 from audio.ready_made import ReadyMade, ready_made
-from audio.recording import Recording
+from audio.recording import Recording, Segment
 from endpoint.items import ClipObject
 from endpoint.results import Embedded, Outcome, Refused
 from endpoint.settings import EndpointSettings
@@ -133,7 +133,7 @@ class PacketWork:
             return counts
 
     def _segment(self, state: _Packet, recording: Recording) -> None:
-        segment = segment_id(recording)
+        segment = self._segment_id(recording)
         counts: Counter[str] = Counter()
         stream: ClipStream | None = None
         failure: tuple[str, AudioError, float | None] | None = None
@@ -162,6 +162,9 @@ class PacketWork:
         self._writer.add(state.packet_id, segment, _census(recording, stream, counts))
         self._count("recordings", 1)
 
+    def _segment_id(self, recording: Recording) -> str:
+        return segment_id(Segment(recording), self._clips.choice)
+
     def _row(self, recording: Recording, stream: ClipStream, clip: Clip) -> EmbeddingRow:
         """The clip's row, but for its embedding."""
         return EmbeddingRow(
@@ -169,7 +172,7 @@ class PacketWork:
             recording_uri=recording.uri,
             recording_version=recording.version,
             channel=clip.channel,
-            clip_index=clip.clip_index,
+            clip_index=clip.wanted[0].clip_index,
             start_s=clip.start_s,
             end_s=clip.end_s,
             padded_s=clip.padded_s,
@@ -266,7 +269,7 @@ class PacketWork:
             retryable=False,
             attempts=0,
         )
-        self._writer.add(state.packet_id, segment_id(recording), row)
+        self._writer.add(state.packet_id, self._segment_id(recording), row)
         self._count("failed", 1)
 
     def _fail(self, state: _Packet, recording: Recording, stage: str, error: AudioError, start_s: float | None) -> None:
@@ -282,7 +285,7 @@ class PacketWork:
             error.retryable,
             attempts=0,
         )
-        self._writer.add(state.packet_id, segment_id(recording), row)
+        self._writer.add(state.packet_id, self._segment_id(recording), row)
 
     def _count(self, name: str, by: int) -> None:
         PROGRESS.add(name, by)

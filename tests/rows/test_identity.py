@@ -4,7 +4,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audio.recording import Recording
+from audio.recording import Recording, Segment, Take
 from rows.identity import clip_id, fingerprint, packet_id, segment_id
 
 TEXT = st.text(min_size=0, max_size=20)
@@ -20,9 +20,26 @@ def test_a_clips_id_is_the_documented_hash(uri: str, version: str, channel: str,
     assert clip_id(Recording(uri, version, 7), channel, start, print_) == expected
 
 
+@given(TEXT, TEXT, TEXT, st.tuples(st.integers(0, 2**40), st.integers(0, 2**40)))
+def test_a_clip_with_limits_has_them_in_its_hash(uri: str, version: str, channel: str, limits: tuple[int, int]) -> None:
+    expected = sha256_of_json("clip", uri, version, channel, -5, "f", list(limits))[:32]
+    assert clip_id(Recording(uri, version, 7), channel, -5, "f", limits) == expected
+    assert clip_id(Recording(uri, version, 7), channel, -5, "f", None) != expected
+
+
+@given(TEXT, TEXT, TEXT, st.integers(0, 10**5), st.one_of(st.none(), st.integers(0, 10**5)))
+def test_a_segments_id_is_the_documented_hash(
+    uri: str, version: str, choice: str, start_s: int, stop_s: int | None
+) -> None:
+    segment = Segment(Recording(uri, version, 7), (Take("0", 3, 5), Take("mean")), start_s, stop_s)
+    takes = [["0", 3, 5], ["mean", 0, None]]
+    expected = sha256_of_json("segment", uri, version, start_s, stop_s, choice, takes)[:32]
+    assert segment_id(segment, choice) == expected
+
+
 @given(st.tuples(TEXT, TEXT), st.tuples(TEXT, TEXT))
 def test_different_recordings_have_different_segments(one: tuple[str, str], other: tuple[str, str]) -> None:
-    same = segment_id(Recording(*one, 1)) == segment_id(Recording(*other, 2))
+    same = segment_id(Segment(Recording(*one, 1)), "") == segment_id(Segment(Recording(*other, 2)), "")
     assert same == (one == other)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from audio.clips import ClipSettings
 from audio.recording import Recording, Segment
 from rows.checkpoint import FileBuilder, Row
 from rows.identity import packet_id, segment_id
@@ -36,7 +37,13 @@ def recording(path: Path) -> Recording:
 
 def packet(*recordings: Recording) -> Packet:
     """A packet of these recordings."""
-    return Packet(packet_id(map(segment_id, recordings)), tuple(map(Segment, recordings)))
+    segments = tuple(map(Segment, recordings))
+    return Packet(packet_id(segment_id(segment, "") for segment in segments), segments)
+
+
+def segment_of(of: Recording, clips: ClipSettings | None = None) -> str:
+    """The identity of the segment that is the whole recording."""
+    return segment_id(Segment(of), (clips or ClipSettings()).choice)
 
 
 def store(folder: Path, name: str, rows: Iterable[tuple[str, Row]]) -> list[Receipt]:

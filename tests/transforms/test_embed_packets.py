@@ -19,9 +19,9 @@ from emulator.process import LocalEndpoint, start_local_endpoint
 from endpoint.errors import RunEnded
 from endpoint.settings import EndpointSettings
 from rows.checkpoint import read_all
-from rows.identity import clip_id, segment_id
+from rows.identity import clip_id
 from rows.model import Census, EmbeddingRow, Receipt
-from tests.transforms.samples import packet, recording, write_wav
+from tests.transforms.samples import packet, recording, segment_of, write_wav
 from transforms.choose_rows import choose
 from transforms.embed_packets import COUNTS, EmbedPackets, EmbedSettings, release_client
 from transforms.packet_work import RowSettings
@@ -55,7 +55,7 @@ def threads(name: str) -> list[threading.Thread]:
 
 def run(of: EmbedSettings, recordings: list[Recording], run_folder: Path) -> dict[str, int]:
     """Embeds packets of two and of one recording; checks receipts and rows; the metrics."""
-    uris = {segment_id(some): some.uri for some in recordings}
+    uris = {segment_of(some): some.uri for some in recordings}
 
     def are_receipts(actual: list[Receipt]) -> None:
         for segment, uri in uris.items():

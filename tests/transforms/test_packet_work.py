@@ -18,11 +18,10 @@ from audio.clips import ClipSettings
 from audio.errors import StorageError
 from audio.recording import Recording
 from endpoint.errors import RunEnded
-from rows.identity import segment_id
 from rows.model import Census, FailureRow, Receipt
 from tests.transforms.fake_endpoint import MODEL, FakeEndpoint, PromptEndpoint, embed, refuse
 from tests.transforms.packet_work import NAME, SlowStore, Store, id_of, working
-from tests.transforms.samples import noise, packet, recording, write_wav
+from tests.transforms.samples import noise, packet, recording, segment_of, write_wav
 from transforms.choose_rows import choose
 
 
@@ -101,7 +100,7 @@ def test_requests_for_a_packet_may_be_answered_while_later_ones_are_worked_on(
     assert {row.clip_id for row in store.embedded()} == {id_of(five_clips, n) for n in range(5)} | {
         id_of(later, n) for n in range(2)
     }
-    assert {receipt.segment_id for receipt in receipts} == {segment_id(five_clips), segment_id(later)}
+    assert {receipt.segment_id for receipt in receipts} == {segment_of(five_clips), segment_of(later)}
 
 
 def test_a_slow_request_does_not_keep_the_rest_from_being_stored(five_clips: Recording, tmp_path: Path) -> None:
@@ -391,7 +390,7 @@ def test_every_clip_has_exactly_one_outcome(
     assert sorted(census.recording_uri for census in store.censuses()) == sorted(of.uri for of, _ in order)
     assert {f"/run/{receipt.file}" for receipt in receipts} == set(store.files)
     for of, clips in order:
-        places, row, failures = choose(r for r in receipts if r.segment_id == segment_id(of))
+        places, row, failures = choose(r for r in receipts if r.segment_id == segment_of(of))
         assert (row.clips, row.embedded, row.failed) == (
             clips + row.skipped_too_short,
             len(places),
