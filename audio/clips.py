@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, NamedTuple, TypeAlias, get_args
 
 from audio.clip import AudioInfo, Clip, ClipResult, FailedClip, FailedTake, Limits, SkippedClip, Wanted
 from audio.decode import OpenedSource, damage_at, open_source
-from audio.errors import AudioError, DamagedParts, DecoderError, NoAudio, NoSuchChannel, Truncated
+from audio.errors import (
+    TOO_MUCH_MEMORY,
+    AudioError,
+    DamagedParts,
+    DecoderError,
+    DecoderMemory,
+    NoAudio,
+    NoSuchChannel,
+    Truncated,
+)
 from audio.levels import peak_dbfs, rms_dbfs
 from audio.mix import MEAN, channel_names
 from audio.reader import Reader
@@ -144,6 +153,8 @@ class ClipStream(Iterator[ClipResult]):
         self._frames = 0
         self._end: int | None = None
         self._results = self._run()
+        self.on_block: Callable[[], object] | None = None
+        """Called after each block of samples: decoding goes on, whether or not a clip comes of it."""
 
     @property
     def source(self) -> AudioSource:
@@ -181,6 +192,8 @@ class ClipStream(Iterator[ClipResult]):
         try:
             for block in source.blocks():
                 self._frames += len(block)
+                if self.on_block is not None:
+                    self.on_block()
                 for track, _ in tracks:
                     track.push(block, self._needed_from(schedule, track))
                 if tracks:
@@ -280,7 +293,7 @@ class ClipStream(Iterator[ClipResult]):
             for take, place in due.places:
                 if take in takers:
                     audio = self._event_audio(take, real_start, real_stop)
-                    kinds.setdefault((*audio, place.too_short), []).append(Wanted(take, place.index))
+                    kinds.setdefault((*audio, place.too_short), []).append(Wanted(take, place.number))
             for (audio_start, audio_stop, too_short), wanted in sorted(kinds.items()):
                 audio = (audio_start, audio_stop)
                 limits = None if audio == (real_start, real_stop) else audio
@@ -346,7 +359,9 @@ _Tracks: TypeAlias = list[tuple[Track, set[int]]]
 """Channels in order, each with the takes that want it."""
 
 
-def _unforeseen(error: Exception) -> DecoderError:
+def _unforeseen(error: Exception) -> DecoderError | DecoderMemory:
+    if isinstance(error, MemoryError):
+        return DecoderMemory(TOO_MUCH_MEMORY)
     return DecoderError(
         f"the decoder failed in an unforeseen way ({type(error).__name__}); convert the recording to WAV"
     )
@@ -375,6 +390,4 @@ def open_clips(
     """
     if start_s % stretch_s:
         raise ValueError(f"start_s is {start_s}; expected a multiple of {stretch_s}")
-    return ClipStream(
-        file, settings, (Take(settings.channel),) if takes is None else takes, start_s, stop_s, stretch_s
-    )
+    return ClipStream(file, settings, (Take(settings.channel),) if takes is None else takes, start_s, stop_s, stretch_s)

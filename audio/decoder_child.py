@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, BinaryIO, cast
 
@@ -16,11 +17,9 @@ from audio.clips import Clip, ClipSettings, ClipStream, open_clips
 from audio.decoder_limits import DecoderLimits, Memory, Timer, give_up_rights
 from audio.decoder_ring import SLOTS, TAKEN_AT_ONCE, Ring
 from audio.decoder_wire import Channel, Message
-from audio.errors import AudioError, DecoderMemory, StorageError
+from audio.errors import TOO_MUCH_MEMORY, AudioError, DecoderError, DecoderMemory, StorageError
 from audio.fetch import open_recording
 from audio.recording import Segment
-
-TOO_MUCH_MEMORY = "decoding the recording takes more memory than it may; convert it to WAV, or split it into files"
 
 
 def main() -> None:
@@ -48,8 +47,11 @@ class _Child:
         setup = self._channel.receive(wire.FROM_PARENT).values
         self._settings = ClipSettings(**setup["settings"])
         limits = DecoderLimits(**setup["limits"])
+        self._idle_s = limits.idle_s
+        self._silent_until_s = 0.0
         self._inbox: int = setup["inbox"]
         self._ring = Ring(setup["ring"])
+        os.close(setup["ring"])
         self._free_slots = SLOTS
         self._timer = Timer(limits.idle_s)
         give_up_rights()
@@ -86,16 +88,22 @@ class _Child:
         assert self._timer is not None
         stream: ClipStream | None = None
         error: AudioError | None = None
+        self._silent_until_s = time.monotonic() + self._idle_s
         try:
             self._timer.start()
             with self._open(segment, source) as file:
-                stream = open_clips(file, self._settings)
+                stream = open_clips(file, self._settings, segment.takes or None, segment.start_s, segment.stop_s)
+                stream.on_block = self._goes_on
                 self._send_results(stream)
             error = stream.error
         except AudioError as opening:
             error = opening
         except MemoryError:
             error = DecoderMemory(TOO_MUCH_MEMORY)
+        except (EOFError, BrokenPipeError):
+            raise
+        except Exception as unforeseen:  # noqa: BLE001 - else it would be told as a crash, and why would be lost
+            error = DecoderError(f"decoding failed in an unforeseen way ({type(unforeseen).__name__})")
         self._timer.stop()
         is_last = isinstance(error, DecoderMemory) or self._memory.is_bloated()
         self._channel.send(wire.END, wire.end_values(stream, error, is_last=is_last))
@@ -117,6 +125,15 @@ class _Child:
                 self._free_slots -= 1
             wire.send_result(self._channel, self._ring, result)
             self._timer.start()
+            self._silent_until_s = time.monotonic() + self._idle_s
+
+    def _goes_on(self) -> None:
+        """Note that there is progress; say so, if there was nothing else to say for long."""
+        assert self._timer is not None
+        self._timer.start()
+        if time.monotonic() >= self._silent_until_s:
+            self._channel.send(wire.ALIVE)
+            self._silent_until_s = time.monotonic() + self._idle_s
 
     def _open(self, segment: Segment, source: str) -> BinaryIO:
         if source == "path":

@@ -76,8 +76,6 @@ class DecoderProcess:
         try:
             self._inbox, self._stderr, ring = memory_file(0), memory_file(0), ring_file()
             self._files += [self._inbox, self._stderr, ring]
-            self.ring = Ring(ring.fileno())
-            """Where the process leaves samples."""
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-B", "-c", _BOOTSTRAP, module, *_module_path()],
                 bufsize=0,
@@ -88,6 +86,8 @@ class DecoderProcess:
                 cwd="/",
                 env=_environment(),
             )
+            self.ring = Ring(ring.fileno())
+            """Where the process leaves samples."""
         except OSError as error:
             for file in self._files:
                 file.close()
@@ -186,6 +186,7 @@ class DecoderProcess:
         with self._lock:
             self.is_ended = True
             self._process.wait()
+            self.ring.close()
             for file in self._files:
                 file.close()
 

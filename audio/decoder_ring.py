@@ -46,8 +46,8 @@ class Ring:
     """Slots of a clip each, used in turn; both sides count for themselves."""
 
     def __init__(self, descriptor: int) -> None:
-        self._memory = mmap.mmap(descriptor, SLOTS * _SLOT_BYTES)
-        slots = np.frombuffer(self._memory, np.float32).reshape(SLOTS, -1)
+        memory = mmap.mmap(descriptor, SLOTS * _SLOT_BYTES)
+        slots = np.frombuffer(memory, np.float32).reshape(SLOTS, -1)
         self._slots = [slot[:CLIP_SAMPLES] for slot in slots]
         self._next = 0
 
@@ -61,3 +61,7 @@ class Ring:
         samples = self._slots[self._next].copy()
         self._next = (self._next + 1) % SLOTS
         return samples
+
+    def close(self) -> None:
+        """Free the memory, or as soon as nobody copies out of it any more."""
+        self._slots = []

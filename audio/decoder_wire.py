@@ -17,7 +17,8 @@ import numpy as np
 import orjson
 
 from audio import errors
-from audio.clips import AudioInfo, Clip, ClipResult, ClipStream, FailedClip, SkippedClip
+from audio.clip import AudioInfo, Clip, ClipResult, FailedClip, FailedTake, SkippedClip, Wanted
+from audio.clips import ClipStream
 from audio.decoder_ring import Ring
 from audio.errors import AudioError, DamagedParts
 from audio.recording import Recording, Segment, Take
@@ -160,7 +161,7 @@ def job_values(segment: Segment, source: str, size_bytes: int) -> dict[str, Any]
         "uri": os.fsencode(path).decode("latin-1"),
         "version": recording.version,
         "size_bytes": size_bytes,
-        "takes": segment.takes,
+        "takes": [tuple(take) for take in segment.takes],
         "start_s": segment.start_s,
         "stop_s": segment.stop_s,
         "source": source,
@@ -176,39 +177,40 @@ def segment_of(values: dict[str, Any]) -> Segment:
 
 def send_result(channel: Channel, ring: Ring, result: ClipResult) -> None:
     """Send a clip, or what is said in its place."""
+    place = [result.channel, result.start_sample, result.limits, [tuple(wanted) for wanted in result.wanted]]
     match result:
         case Clip():
             ring.put(result.samples)
-            place = [result.channel, result.clip_index, result.start_sample, result.audio_samples]
-            channel.send(CLIP, [*place, _number(result.rms_dbfs), _number(result.peak_dbfs)])
+            levels = [_level(result.rms_dbfs), _level(result.peak_dbfs)]
+            channel.send(CLIP, [*place, result.audio_start, result.audio_stop, *levels])
         case SkippedClip():
-            channel.send(SKIPPED, [result.channel, result.clip_index, result.start_sample, result.reason])
+            channel.send(SKIPPED, [*place, result.reason])
         case FailedClip():
-            channel.send(FAILED, [result.channel, result.clip_index, result.start_sample, result.code, result.message])
+            channel.send(FAILED, [*place, result.code, result.message])
 
 
 def result_of(message: Message, ring: Ring) -> ClipResult:
     """Return what `send_result` sent. Raises WireError."""
     try:
+        name, start, limits, wanted, *more = message.values
+        place = (
+            _text(name),
+            _whole(start),
+            None if limits is None else (_whole(limits[0]), _whole(limits[1])),
+            tuple([Wanted(_whole(take), _whole(index)) for take, index in wanted]),
+        )
         match message.kind:
             case b"C":
-                channel, index, start, audio, rms, peak = message.values
-                return Clip(
-                    _text(channel),
-                    _whole(index),
-                    _whole(start),
-                    _whole(audio),
-                    ring.take(),
-                    _decibels(rms),
-                    _decibels(peak),
-                )
+                audio_start, audio_stop, rms, peak = more
+                audio = (_whole(audio_start), _whole(audio_stop))
+                return Clip(*place, *audio, ring.take(), _level_of(rms), _level_of(peak))
             case b"S":
-                channel, index, start, reason = message.values
-                return SkippedClip(_text(channel), _whole(index), _whole(start), _text(reason))
+                (reason,) = more
+                return SkippedClip(*place, _text(reason))
             case _:
-                channel, index, start, code, text = message.values
-                return FailedClip(_text(channel), _whole(index), _whole(start), _text(code), _text(text))
-    except (TypeError, ValueError):
+                code, text = more
+                return FailedClip(*place, _text(code), _text(text))
+    except (TypeError, ValueError, IndexError):
         raise WireError("a result of another form") from None
 
 
@@ -240,6 +242,7 @@ def end_values(stream: ClipStream | None, error: AudioError | None, *, is_last: 
         "info": None if info is None else vars(info),
         "error": error_values(error),
         "error_s": stream.error_s if stream else None,
+        "failed_takes": [tuple(failed) for failed in stream.failed_takes] if stream else [],
         "is_last": is_last,
     }
 
@@ -250,6 +253,7 @@ class End(NamedTuple):
     info: AudioInfo | None
     error: AudioError | None
     error_s: float | None
+    failed_takes: list[FailedTake]
     is_last: bool
     """Whether the process should be replaced."""
 
@@ -262,9 +266,10 @@ def end_of(values: Any) -> End:
             _info_of(values["info"]),
             error_of(values["error"]),
             None if error_s is None else _real(error_s),
+            [FailedTake(_whole(take), _text(code), _text(text)) for take, code, text in values["failed_takes"]],
             bool(values["is_last"]),
         )
-    except (TypeError, KeyError):
+    except (TypeError, ValueError, KeyError):
         raise WireError("an end of another form") from None
 
 
@@ -304,12 +309,12 @@ def _info_of(values: Any) -> AudioInfo | None:
     )
 
 
-def _number(value: float) -> float | None:
+def _level(value: float) -> float | None:
     """JSON has no infinity: digital silence is None."""
     return None if value == -np.inf else value
 
 
-def _decibels(value: Any) -> float:
+def _level_of(value: Any) -> float:
     return -np.inf if value is None else _real(value)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import BinaryIO, NamedTuple
 
 from audio import decoder_wire as wire
-from audio.clips import AudioInfo, Clip, ClipResult, ClipSettings, ClipStream, open_clips
+from audio.clip import AudioInfo, Clip, ClipResult, FailedTake
+from audio.clips import ClipSettings, ClipStream, open_clips
 from audio.decoder_limits import DecoderLimits
 from audio.decoder_process import DecoderProcess, DecodersUnusable, Gone, Idle, crashed, timed_out
 from audio.decoder_ring import TAKEN_AT_ONCE
@@ -46,6 +48,8 @@ class Decoding(Iterator[ClipResult]):
     """What is wrong with the recording, once the iteration has ended; clips may have come before it."""
     error_s: float | None = None
     """Where: seconds from the recording's start to where it ended early, or to its first damaged part."""
+    failed_takes: Sequence[FailedTake] = ()
+    """The takes that have no clip, by number; complete once the iteration has ended."""
     _format: SourceFormat | None = None
 
     @property
@@ -241,7 +245,7 @@ class _Here(Decoding):
             if source is None:
                 source = self._own_file = open_recording(segment.recording)
             file = io.BytesIO(source) if isinstance(source, bytes) else source
-            self._stream = open_clips(file, settings)
+            self._stream = open_clips(file, settings, segment.takes or None, segment.start_s, segment.stop_s)
         except AudioError as error:
             self.error = error
 
@@ -263,6 +267,7 @@ class _Here(Decoding):
         if stream is not None:
             stream.close()
             self.info, self.error, self.error_s = stream.info, stream.error, stream.error_s
+            self.failed_takes = stream.failed_takes
         if self._own_file is not None:
             self._own_file.close()
 
@@ -338,7 +343,8 @@ class _InProcess(Decoding):
                 if isinstance(result, Clip):
                     self._clips += 1
                     if self._clips % TAKEN_AT_ONCE == 0:
-                        process.send(wire.TAKEN)
+                        with suppress(Gone, Idle):  # shows in what is received next, if there is anything
+                            process.send(wire.TAKEN)
                     self._end_s = max(self._end_s or 0.0, result.end_s)
                 return result
             case wire.FORMAT:
@@ -362,7 +368,7 @@ class _InProcess(Decoding):
 
     def _take_end(self, process: DecoderProcess, values: object) -> None:
         end = wire.end_of(values)
-        self.info, self.error, self.error_s = end.info, end.error, end.error_s
+        self.info, self.error, self.error_s, self.failed_takes = end.info, end.error, end.error_s, end.failed_takes
         self._ended()
         if end.is_last:
             self._pool._lost(process)

@@ -29,6 +29,12 @@ AudioError
 
 from __future__ import annotations
 
+from typing import Final
+
+TOO_MUCH_MEMORY: Final = (
+    "decoding the recording takes more memory than it may; convert it to WAV, or split it into files"
+)
+
 
 class AudioError(Exception):
     """Something is wrong with one recording.

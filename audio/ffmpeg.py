@@ -163,6 +163,8 @@ class FfmpegSource:
                 yield from self._decode_packet(packet)
                 if self._bad_run >= _MAX_BAD_RUN:
                     break
+        except MemoryError:
+            raise
         except Exception as error:  # noqa: BLE001 - PyAV raises errors of many kinds
             self._problem = self._broken_off(error)
             yield from _frames_or_none(self._stream, None) or ()
@@ -239,6 +241,8 @@ def _open(reader: Reader) -> InputContainer:
             "the file is in a format that is not opened: it is no sound recording, or a list of other files; "
             "convert it to WAV or FLAC if it does hold sound"
         ) from None
+    except MemoryError:
+        raise
     except Exception as error:  # noqa: BLE001 - PyAV raises errors of many kinds
         reader.check()
         raise CannotDecode(type(error).__name__) from None
@@ -269,5 +273,7 @@ def _frames_or_none(stream: AudioStream, packet: Packet[AudioStream] | None) -> 
         return stream.codec_context.decode(packet)
     except EOFError:
         return []
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001 - PyAV raises errors of many kinds
         return None

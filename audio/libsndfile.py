@@ -11,6 +11,7 @@ import soundfile
 from audio.reader import Reader
 from audio.source import Block, CannotDecode, Gaps, NoSamples, block_frames, check_layout
 
+_NO_MEMORY = 17
 _CONTAINERS = {
     "WAVEX": "wav",
     "RF64": "wav",
@@ -67,7 +68,7 @@ class LibsndfileSource:
             self._sound = _Stream(reader)
         except (soundfile.SoundFileError, ValueError, OverflowError) as error:
             reader.check()
-            raise CannotDecode(type(error).__name__) from None
+            raise _because(error) from None
         try:
             self.rate_hz: int = self._sound.samplerate
             self.channels: int = self._sound.channels
@@ -105,7 +106,7 @@ class LibsndfileSource:
             self._sound.seek(frame)
         except (soundfile.SoundFileError, ValueError, OverflowError) as error:
             self._reader.check()
-            raise CannotDecode(type(error).__name__) from None
+            raise _because(error) from None
         self._first = self._read()
 
     def close(self) -> None:
@@ -116,7 +117,7 @@ class LibsndfileSource:
             block: Block = self._sound.read(out=self._buffer)
         except (soundfile.SoundFileError, ValueError) as error:
             self._reader.check()
-            raise CannotDecode(type(error).__name__) from None
+            raise _because(error) from None
         self._reader.check()
         return block
 
@@ -149,12 +150,19 @@ def seekable_layout(reader: Reader) -> Layout | None:
             return layout
     except (soundfile.SoundFileError, ValueError, OverflowError) as error:
         reader.check()
-        raise CannotDecode(type(error).__name__) from None
+        raise _because(error) from None
 
 
 def _is_seekable(sound: soundfile.SoundFile) -> bool:
     is_pcm = sound.subtype.startswith("PCM_") or sound.subtype in ("FLOAT", "DOUBLE")
     return sound.format == "FLAC" or (sound.format in ("WAV", "WAVEX", "RF64") and is_pcm)
+
+
+def _because(error: Exception) -> CannotDecode | MemoryError:
+    """Return what to raise for an error of libsndfile's."""
+    if getattr(error, "code", None) == _NO_MEMORY:
+        return MemoryError()
+    return CannotDecode(type(error).__name__)
 
 
 def _codec_name(container: str, subtype: str, endian: str) -> str:

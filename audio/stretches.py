@@ -60,9 +60,7 @@ class Stretch:
         """Return its last samples; its input has ended."""
         if self._frames_in == 0:
             return np.empty(0, np.float32)
-        return self._kept(
-            self._stream.resample_chunk(np.empty(0, np.float32), last=True), may_be_bad=may_be_bad
-        )
+        return self._kept(self._stream.resample_chunk(np.empty(0, np.float32), last=True), may_be_bad=may_be_bad)
 
     def _kept(self, output: _Samples, *, may_be_bad: bool) -> _Samples:
         """Return what of `output` is in the stretch; samples that are not finite become zeros, and marks."""

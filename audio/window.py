@@ -25,7 +25,7 @@ class Rules(NamedTuple):
 class Place(NamedTuple):
     """One place at which a clip begins."""
 
-    index: int
+    number: int
     """The how manieth place of its take it is, from 0."""
     start: int
     """The clip's first sample, from the recording's start; negative where an event near it is centred."""
@@ -44,42 +44,42 @@ class Window:
     A recording's end is not known while it is decoded: places that depend on it are right only if `end` is given.
     """
 
-    __slots__ = ("_index", "_rules", "_start", "_stop")
+    __slots__ = ("_number", "_rules", "_start", "_stop")
 
     def __init__(self, take: Take, rules: Rules) -> None:
         self._rules = rules
         self._start = take.start
         self._stop = NEVER if take.stop is None else take.stop
-        self._index = 0
+        self._number = 0
 
     def place(self, end: int | None = None) -> Place | None:
         """Return the present place; None after the last one. `end` is the recording's, where it is known."""
         if end is not None and self._start >= end:
             return None
-        index, start = self._index, self._start
+        number, start = self._number, self._start
         if self._stop - start <= CLIP_SAMPLES:
-            return None if index else Place(0, (start + self._stop) // 2 - CLIP_SAMPLES // 2, too_short=False)
+            return None if number else Place(0, (start + self._stop) // 2 - CLIP_SAMPLES // 2, too_short=False)
         hop, tail, min_audio = self._rules
         stop = self._stop if end is None else min(self._stop, end)
-        start += index * hop
-        if start >= stop or (index and start - hop + CLIP_SAMPLES >= stop):
+        start += number * hop
+        if start >= stop or (number and start - hop + CLIP_SAMPLES >= stop):
             return None
         if start + CLIP_SAMPLES <= stop:
-            return Place(index, start, too_short=False)
+            return Place(number, start, too_short=False)
         if tail == "shift":
             start = max(self._start, stop - CLIP_SAMPLES)
         audio = stop - start
-        too_short = audio < CLIP_SAMPLES and (tail == "drop" or (audio < min_audio and index > 0))
-        return Place(index, start, too_short)
+        too_short = audio < CLIP_SAMPLES and (tail == "drop" or (audio < min_audio and number > 0))
+        return Place(number, start, too_short)
 
     def go_on(self) -> None:
         """Go to the next place."""
-        self._index += 1
+        self._number += 1
 
     def skip_to(self, first: int, end: int | None = None) -> None:
         """Go to the first place, from the present one on, that begins at sample `first` or later."""
         if self._stop - self._start > CLIP_SAMPLES:
-            self._index = max(self._index, -((self._start - first) // self._rules.hop))
+            self._number = max(self._number, -((self._start - first) // self._rules.hop))
         place = self.place(end)
         if place is not None and place.start < first:
-            self._index += 1
+            self._number += 1

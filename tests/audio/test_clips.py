@@ -110,13 +110,17 @@ def test_quiet_clips_are_skipped_and_padding_does_not_make_a_clip_quiet() -> Non
 
 
 def test_short_tails_are_skipped_unless_they_are_all_there_is() -> None:
-    assert Embedded(wav(noise(32_000 + 7_999))).results[1] == SkippedClip("mean", 32_000, None, (Wanted(0, 1),), "too_short")
+    assert Embedded(wav(noise(32_000 + 7_999))).results[1] == SkippedClip(
+        "mean", 32_000, None, (Wanted(0, 1),), "too_short"
+    )
     assert Embedded(wav(noise(32_000 + 8_000))).clips[1].audio_samples == 8_000
     assert [clip.audio_samples for clip in Embedded(wav(noise(1))).clips] == [1]
 
 
 def test_dropped_tails_are_counted_as_too_short() -> None:
-    assert Embedded(wav(noise(20_000)), tail="drop").results == [SkippedClip("mean", 0, None, (Wanted(0, 0),), "too_short")]
+    assert Embedded(wav(noise(20_000)), tail="drop").results == [
+        SkippedClip("mean", 0, None, (Wanted(0, 0),), "too_short")
+    ]
 
 
 def test_a_shifted_tail_ends_with_the_recording() -> None:

@@ -5,19 +5,21 @@ import struct
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from audio.clips import ClipSettings, open_clips
+from audio.recording import Take
 from tests.audio.makers import fmt, noise, riff, sound_file, wav
 
 
-def peak_bytes(data: bytes) -> int:
-    list(open_clips(io.BytesIO(data[:100_000]), ClipSettings()))
+def peak_bytes(data: bytes, takes: Sequence[Take] | None = None) -> int:
+    list(open_clips(io.BytesIO(data[:100_000]), ClipSettings(), takes))
     tracemalloc.start()
     try:
-        for _ in open_clips(io.BytesIO(data), ClipSettings()):
+        for _ in open_clips(io.BytesIO(data), ClipSettings(), takes):
             pass
         return tracemalloc.get_traced_memory()[1]
     finally:
@@ -54,6 +56,14 @@ def test_a_claim_of_10_gb_takes_no_memory(kind: str) -> None:
 def test_a_long_recording_takes_no_more_than_a_short_one() -> None:
     short, long = (peak_bytes(wav(noise(seconds * 44_100, 2), 44_100)) for seconds in (10, 120))
     assert long < short + (1 << 20)
+
+
+def test_events_hold_only_what_the_present_ones_need() -> None:
+    first_and_last = [Take("mean", start, start + 8_000) for start in (0, 110 * 16_000)]
+    everywhere = [Take("mean", start, start + 40_000) for start in range(0, 110 * 16_000, 8_000)]
+    short, long = (peak_bytes(wav(noise(seconds * 8_000), 8_000), first_and_last) for seconds in (10, 120))
+    assert long < short + (1 << 19)
+    assert peak_bytes(wav(noise(120 * 8_000), 8_000), everywhere) < short + (1 << 19)
 
 
 def test_half_an_hour_is_decoded_in_little_memory(tmp_path: Path) -> None:

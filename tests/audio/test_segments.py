@@ -16,7 +16,14 @@ from audio.stretches import STRETCH_S
 from tests.audio.makers import encode, fmt, int16, noise, riff, sound_file, wav
 
 RATES_HZ = (8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000, 12_345, 7_919, 1_000)
-KINDS = (("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAVEX", "FLOAT"), ("RF64", "PCM_16"), ("FLAC", "PCM_16"), ("FLAC", "PCM_24"))
+KINDS = (
+    ("WAV", "PCM_16"),
+    ("WAV", "PCM_24"),
+    ("WAVEX", "FLOAT"),
+    ("RF64", "PCM_16"),
+    ("FLAC", "PCM_16"),
+    ("FLAC", "PCM_24"),
+)
 STRETCH = 3
 
 
@@ -160,7 +167,7 @@ def test_samples_are_those_of_each_stretch_resampled_by_itself(rate_hz: int) -> 
         stretches.append(made[(start_s - begin_s) * 16_000 :][: STRETCH * 16_000])
     expected = np.concatenate(stretches)
     data = wav(samples / 32_767, rate_hz)
-    clips = [c for c in open_clips(io.BytesIO(data), ClipSettings(min_audio_s=0), stretch_s=STRETCH)]
+    clips = list(open_clips(io.BytesIO(data), ClipSettings(min_audio_s=0), stretch_s=STRETCH))
     joined = np.concatenate([clip.samples[: clip.audio_samples] for clip in clips if isinstance(clip, Clip)])
     np.testing.assert_array_equal(joined, expected)
     whole = soxr.resample(mono, rate_hz, 16_000, "HQ")
@@ -246,7 +253,9 @@ def test_only_large_recordings_are_cut() -> None:
     data = wav(noise(20 * 8_000), 8_000)
     for min_bytes, count in ((len(data), 1), (len(data) - 1, 6)):
         file = io.BytesIO(data)
-        assert len(cut(recording(data), file, (Take("mean"),), ClipSettings(), min_bytes=min_bytes, stretch_s=3)) == count
+        assert (
+            len(cut(recording(data), file, (Take("mean"),), ClipSettings(), min_bytes=min_bytes, stretch_s=3)) == count
+        )
 
 
 def test_a_file_that_cannot_be_read_is_one_segment() -> None:

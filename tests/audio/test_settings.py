@@ -40,5 +40,7 @@ def test_the_choice_names_what_decides_which_clips_there_are() -> None:
 
 
 def test_the_choice_is_that_of_the_values_not_of_how_they_are_written() -> None:
-    assert ClipSettings(min_audio_s=1, min_rms_dbfs=-60).choice == ClipSettings(min_audio_s=1.0, min_rms_dbfs=-60.0).choice
+    assert (
+        ClipSettings(min_audio_s=1, min_rms_dbfs=-60).choice == ClipSettings(min_audio_s=1.0, min_rms_dbfs=-60.0).choice
+    )
     assert ClipSettings(channel="each").choice == ClipSettings().choice  # a take names its channel

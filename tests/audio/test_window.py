@@ -48,7 +48,7 @@ def places(window: Window, end: int | None) -> list[Place]:
 def test_places_in_a_recording_are_those_of_the_rules(n: int, hop: int, tail: Tail, min_audio: int) -> None:
     found = places(Window(Take("mean"), Rules(hop, tail, min_audio)), n)
     assert [(place.start, place.too_short) for place in found] == reference(0, n, hop, tail, min_audio)
-    assert [place.index for place in found] == list(range(len(found)))
+    assert [place.number for place in found] == list(range(len(found)))
 
 
 @given(
