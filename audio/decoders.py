@@ -137,6 +137,11 @@ class Decoders:
             self._processes.difference_update(processes)
 
     @property
+    def processes(self) -> int:
+        """How many processes there are at most."""
+        return self._most
+
+    @property
     def pids(self) -> list[int]:
         """The numbers of the processes that there are now."""
         with self._changed:

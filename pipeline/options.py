@@ -99,7 +99,9 @@ def parse(argv: Sequence[str]) -> Arguments:
             fresh_checkpoint=given.fresh_checkpoint,
             delete_checkpoint=given.delete_checkpoint,
             retry_failed=given.retry_failed,
-            decoder_processes=min(4, os.cpu_count() or 1) if given.decoder_processes is None else given.decoder_processes,
+            decoder_processes=min(4, os.cpu_count() or 1)
+            if given.decoder_processes is None
+            else given.decoder_processes,
             decoder_limits=DecoderLimits(given.decoder_timeout_s, given.decoder_memory_mb << 20),
             overwrite=given.overwrite,
             max_failure_fraction=given.max_failure_fraction,
@@ -181,7 +183,12 @@ def _check_reach(run: RunSettings, runner: str) -> None:
                 f"{runner} are on several, and the number is not divided among them yet"
             )
         manifest = () if run.manifest is None else (run.manifest.path,)
-        for option, paths in (("input", run.inputs), ("manifest", manifest), ("output", (run.output,)), ("checkpoint", (run.checkpoint,))):
+        for option, paths in (
+            ("input", run.inputs),
+            ("manifest", manifest),
+            ("output", (run.output,)),
+            ("checkpoint", (run.checkpoint,)),
+        ):
             local = next((path for path in paths if not path.startswith("gs://")), None)
             if local is not None:
                 raise UsageError(

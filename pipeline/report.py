@@ -39,7 +39,9 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
         )
     if summary["damaged_checkpoint_files"]:
         table.add_row(
-            "damaged files", f"{summary['damaged_checkpoint_files']:,}", "of the checkpoint: what they lost was sent again"
+            "damaged files",
+            f"{summary['damaged_checkpoint_files']:,}",
+            "of the checkpoint: what they lost was sent again",
         )
     table.add_row("requests", f"{summary['requests']:,}", f"{summary['retries']:,} of them retries{throttled}")
     if summary["staged_clips"]:

@@ -66,9 +66,7 @@ def embeddings_table(rows: Sequence[TableRow], schema: pa.Schema = EMBEDDINGS_SC
     field = EMBEDDINGS_SCHEMA.field("embedding")
     columns.append(pa.FixedSizeListArray.from_arrays(pa.array(values, pa.float32()), type=field.type))
     if len(schema) > len(EMBEDDINGS_SCHEMA):
-        columns += [
-            pa.array([getattr(row, field.name) for row in rows], field.type) for field in MANIFEST_FIELDS
-        ]
+        columns += [pa.array([getattr(row, field.name) for row in rows], field.type) for field in MANIFEST_FIELDS]
     return pa.Table.from_arrays(columns, schema=schema)
 
 

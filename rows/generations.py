@@ -84,8 +84,8 @@ def due_merge(store: Store, generations: Iterable[str], run_id: str) -> Merge | 
     """The merge that a run should do, if there is one: of live `generations`, those of the lowest tier that has enough."""
     by_tier: dict[int, list[str]] = {}
     for name in generations:
-        tier = _TIER.search(name)
-        by_tier.setdefault(int(tier[1]) if tier else 0, []).append(name)
+        merged = _TIER.search(name)
+        by_tier.setdefault(int(merged[1]) if merged else 0, []).append(name)
     for tier, names in sorted(by_tier.items()):
         if len(names) < MERGED_AT_ONCE:
             continue

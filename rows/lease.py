@@ -99,7 +99,9 @@ def _locked(path: Path, checkpoint: str, holder: Holder) -> Iterator[None]:
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        raise LeaseError(f"cannot open {str(path)!r} of the checkpoint ({error.strerror}): may it be written?") from None
+        raise LeaseError(
+            f"cannot open {str(path)!r} of the checkpoint ({error.strerror}): may it be written?"
+        ) from None
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -193,7 +195,9 @@ class BucketLease:
                 return
             left_s = renewed_s + self._lease_s - self._clock()
             if left_s > 0 and not (holder is not None and holder.is_gone()):
-                raise _taken(self._checkpoint, holder, f"if that run is dead, its lease ends in {max(1, round(left_s))} s")
+                raise _taken(
+                    self._checkpoint, holder, f"if that run is dead, its lease ends in {max(1, round(left_s))} s"
+                )
             self._write(generation)
         except (exceptions.PreconditionFailed, exceptions.NotFound):
             raise _taken(self._checkpoint, None, "it has just been taken by another run") from None

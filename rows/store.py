@@ -172,7 +172,9 @@ class BucketStore:
         from google.api_core import exceptions
 
         try:
-            data: bytes = self._blob(name).download_as_bytes(raw_download=True, timeout=_ANSWER_WITHIN_S, retry=_retry())
+            data: bytes = self._blob(name).download_as_bytes(
+                raw_download=True, timeout=_ANSWER_WITHIN_S, retry=_retry()
+            )
         except exceptions.NotFound:
             raise MissingFile(f"there is no {name!r} in {self._folder!r}") from None
         except Exception as error:  # noqa: BLE001 - likewise

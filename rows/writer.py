@@ -121,7 +121,9 @@ class CheckpointWriter:
         if self._error is not None:
             if isinstance(self._error, StoreError):
                 raise CheckpointWriteError(str(self._error)) from self._error
-            raise CheckpointWriteError(f"cannot write to the checkpoint ({type(self._error).__name__})") from self._error
+            raise CheckpointWriteError(
+                f"cannot write to the checkpoint ({type(self._error).__name__})"
+            ) from self._error
 
     def _take(self, packet_id: str) -> None:
         builder, _ = self._open.pop(packet_id)

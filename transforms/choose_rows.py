@@ -84,7 +84,9 @@ def choose(plan: RecordingPlan, receipts: Iterable[Receipt], *, may_be_unfinishe
         for clip in census.clips:
             uses = clips.setdefault(clip.clip_id, [])
             for number, clip_index in clip.wanted:
-                uses.extend(_uses(rows_by_take[takes[number]], clip_index) if plan.rows else [Use(clip_index, None, ())])
+                uses.extend(
+                    _uses(rows_by_take[takes[number]], clip_index) if plan.rows else [Use(clip_index, None, ())]
+                )
     places: list[tuple[str, Place]] = []
     left = failed = 0
     for clip_id, uses in clips.items():
@@ -102,8 +104,8 @@ def choose(plan: RecordingPlan, receipts: Iterable[Receipt], *, may_be_unfinishe
             "failed: please report this as a bug"
         )
     found_failures = sorted(failures.values(), key=lambda f: (f.start_s or 0.0, f.manifest_row or 0, f.code))
-    row = _recording_row(plan, censuses, len(places), failed, found_failures, is_unfinished=bool(unread or left))
-    return Chosen(places, row, found_failures, left)
+    recording = _recording_row(plan, censuses, len(places), failed, found_failures, is_unfinished=bool(unread or left))
+    return Chosen(places, recording, found_failures, left)
 
 
 def _uses(rows: list[ManifestRow], clip_index: int) -> list[Use]:
@@ -217,7 +219,8 @@ class ChooseRows(beam.PTransform):
             known
             | "Plans and receipts" >> beam.Flatten()
             | "Group receipts" >> beam.GroupByKey()
-            | "Choose a row a clip" >> beam.ParDo(self._choose).with_outputs(RECORDINGS, FAILURES, COUNTS, main="places")
+            | "Choose a row a clip"
+            >> beam.ParDo(self._choose).with_outputs(RECORDINGS, FAILURES, COUNTS, main="places")
         )
         return {
             "places": chosen.places | "Group by checkpoint file" >> beam.GroupByKey(),

@@ -34,7 +34,9 @@ def merge_files(store: Store, names: Iterable[str], prefix: str, file_bytes: int
 
     for name in sorted(names):
         data = store.read(name)
-        parts.append(encode_run(name.partition("/")[0]))  # the file's own first record says so, too, unless it is damaged
+        parts.append(
+            encode_run(name.partition("/")[0])
+        )  # the file's own first record says so, too, unless it is damaged
         for record in scan(data):
             parts.append(data[record.offset : record.stop])
             size_bytes += record.stop - record.offset

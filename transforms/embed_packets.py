@@ -111,7 +111,9 @@ class _Embed(beam.DoFn):
         # What is there by now (Beam, above all) stays: the collector need not look through it again and again.
         gc.freeze()
         settings = self._settings
-        tag = repr((settings.endpoint, settings.staging, settings.clips, settings.decoder_processes, settings.decoder_limits))
+        tag = repr(
+            (settings.endpoint, settings.staging, settings.clips, settings.decoder_processes, settings.decoder_limits)
+        )
         self._open_parts: _ProcessParts | None = self._shared.acquire(lambda: _ProcessParts(settings), tag=tag)
         self._counters = {
             name: Metrics.counter("embed", name)

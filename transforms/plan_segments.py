@@ -86,16 +86,16 @@ def plan(
     group = list(group)
     rows = _each_once(item for item in group if isinstance(item, ManifestRow))
     problems = tuple(item for item in group if isinstance(item, FailureRow))
-    found = resolved if resolved is not None else _latest(item for item in group if isinstance(item, Recording | Unlisted))
+    found = (
+        resolved if resolved is not None else _latest(item for item in group if isinstance(item, Recording | Unlisted))
+    )
     if found is None:
         return RecordingPlan(Recording(problems[0].recording_uri, "", 0), (), (), (), problems), []
     if isinstance(found, Unlisted):
         failures = tuple(_unlisted(found, row) for row in rows or (None,))
         return RecordingPlan(Recording(found.uri, "", 0), (), rows, (), problems + failures), []
     takes = tuple(sorted({row.take for row in rows}, key=take_order)) or (Take(settings.clips.channel),)
-    receipts = tuple(
-        item for item in group if isinstance(item, Receipt) and item.recording_version == found.version
-    )
+    receipts = tuple(item for item in group if isinstance(item, Receipt) and item.recording_version == found.version)
     choice = settings.clips.choice
     segments = [(segment_id(segment, choice), segment) for segment in _cut(found, takes, settings.clips, open_file)]
     held = Held(receipts)

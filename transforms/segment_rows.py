@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,7 +76,7 @@ class SegmentRows:
         """The failure of the segment, or of a part of it from which there are no clips."""
         return self._failure(None, None, start_s, stage, error.code, error.message, retryable=error.retryable)
 
-    def census(self, info: AudioInfo | None, failed_takes: list[FailedTake]) -> Census:
+    def census(self, info: AudioInfo | None, failed_takes: Sequence[FailedTake]) -> Census:
         """What became known of the segment, now that it is decoded to its end."""
         return Census(
             recording_uri=self._recording.uri,

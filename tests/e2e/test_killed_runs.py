@@ -175,7 +175,9 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(
     extra = again - needed
     assert not needed - again, "each clip that is needed has arrived once more"
     assert extra.total() <= lost_bound, "nothing that was stored was sent again"
-    print(f"{way}: {needed.total()} clips, {KILLS} kills, {extra.total()} sent twice, {lost_bound} in flight or unflushed")
+    print(
+        f"{way}: {needed.total()} clips, {KILLS} kills, {extra.total()} sent twice, {lost_bound} in flight or unflushed"
+    )
     assert_same_rows(embeddings(killed.prefix), embeddings(undisturbed.prefix))
     assert recordings(killed.prefix) == recordings(undisturbed.prefix)
 

@@ -69,7 +69,11 @@ def test_a_plan_says_where_audio_goes(tmp_path: Path, capsys: pytest.CaptureFixt
     ("error", "status", "said"),
     [
         (RunFailed("the endpoint is gone"), FAILED, "the endpoint is gone"),
-        (KeyboardInterrupt(), INTERRUPTED, "interrupted: what was answered is in the checkpoint; the same command goes on from there"),
+        (
+            KeyboardInterrupt(),
+            INTERRUPTED,
+            "interrupted: what was answered is in the checkpoint; the same command goes on from there",
+        ),
     ],
 )
 def test_a_run_that_ends_early_is_one_line_and_a_status(

@@ -77,7 +77,9 @@ KNOWN = [
     CheckpointWriteError("cannot write to the checkpoint '/full' (OSError: No space left on device): is there space?"),
     ListingError("cannot list the folder '/in': Permission denied"),
     LostClip("'/in/a: b [c].wav' has 3 clips, but 2 embedded: please report this as a bug"),
-    StoreError("cannot read '/c/run/p/0.rows' of the checkpoint (Permission denied): is there space, and may it be done?"),
+    StoreError(
+        "cannot read '/c/run/p/0.rows' of the checkpoint (Permission denied): is there space, and may it be done?"
+    ),
     ManifestError("line 7: the file ends within its compressed data; copy it again"),
     DecodersUnusable("no decoding process can be started (Resource temporarily unavailable)"),
 ]

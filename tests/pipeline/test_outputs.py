@@ -72,7 +72,9 @@ def test_a_checkpoints_own_earlier_output_is_replaced(
 
 
 @pytest.mark.parametrize("earlier", [{}, {"output": "other"}, {"output": "r", "fingerprint": "another"}, {"output": 7}])
-def test_output_of_another_prefix_or_model_is_not_its_own(earlier: dict[str, object], folder: Path, tmp_path: Path) -> None:
+def test_output_of_another_prefix_or_model_is_not_its_own(
+    earlier: dict[str, object], folder: Path, tmp_path: Path
+) -> None:
     earlier = {"fingerprint": settings(tmp_path).fingerprint} | earlier
     if isinstance(earlier.get("output"), str):
         earlier["output"] = str(folder / str(earlier["output"]))

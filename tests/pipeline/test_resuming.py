@@ -61,13 +61,17 @@ def test_what_a_merge_that_was_cut_off_left_is_removed(tmp_path: Path) -> None:
     store(Path(run.checkpoint), "run2-merged1/00000-00000.rows", [("s", embedding_row())])
     note_merge(open_store(run.checkpoint), Merge("run2-merged1", ("run1", "run2")))
     assert take_over(run).live == ("run2-merged1",)
-    assert [path.relative_to(run.checkpoint).parts[0] for path in Path(run.checkpoint).rglob("*.rows")] == ["run2-merged1"]
+    assert [path.relative_to(run.checkpoint).parts[0] for path in Path(run.checkpoint).rglob("*.rows")] == [
+        "run2-merged1"
+    ]
 
 
 def test_another_model_is_refused_by_the_option_that_differs(tmp_path: Path) -> None:
     earlier_run(settings(tmp_path, model_id="hear"), "run1")
     run = settings(tmp_path)
-    with pytest.raises(UsageError, match=r"--model_id is 'hear-stand-in-v1', but the checkpoint .* was begun with 'hear'"):
+    with pytest.raises(
+        UsageError, match=r"--model_id is 'hear-stand-in-v1', but the checkpoint .* was begun with 'hear'"
+    ):
         find_earlier(run)
 
 
@@ -103,8 +107,7 @@ def test_a_deleted_checkpoint_is_gone(tmp_path: Path) -> None:
 def test_a_checkpoint_has_one_run_at_a_time(tmp_path: Path) -> None:
     first, second = settings(tmp_path), settings(tmp_path)
     Path(first.checkpoint).mkdir(parents=True)
-    with alone_on_checkpoint(first):
-        with pytest.raises(LeaseTaken, match=first.run_id), alone_on_checkpoint(second):
-            pass
+    with alone_on_checkpoint(first), pytest.raises(LeaseTaken, match=first.run_id), alone_on_checkpoint(second):
+        pass
     with alone_on_checkpoint(second):
         pass

@@ -72,7 +72,14 @@ def test_the_fingerprint_does_not_change_with_anything_else(change: dict[str, ob
 
 def test_which_clips_there_are_is_written_down_beside_it(tmp_path: Path) -> None:
     run = settings(tmp_path, channel="0", hop_s="1", tail="drop", min_audio_s="1", min_rms_dbfs="-50")
-    assert run.clip_choice == {"channel": "0", "hop_s": 1.0, "tail": "drop", "min_audio_s": 1.0, "min_rms_dbfs": -50.0, "event_context": "audio"}
+    assert run.clip_choice == {
+        "channel": "0",
+        "hop_s": 1.0,
+        "tail": "drop",
+        "min_audio_s": 1.0,
+        "min_rms_dbfs": -50.0,
+        "event_context": "audio",
+    }
 
 
 def test_each_run_has_an_id_of_its_own_that_sorts_by_time(tmp_path: Path) -> None:

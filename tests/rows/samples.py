@@ -37,7 +37,11 @@ def failure_row(clip_id: str | None = None, **changes: object) -> FailureRow:
 
 
 def census(
-    clips: tuple[str, ...] = ("c" * 32,), too_short: int = 0, too_quiet: int = 0, uri: str = "/data/cough.wav", **changes: object
+    clips: tuple[str, ...] = ("c" * 32,),
+    too_short: int = 0,
+    too_quiet: int = 0,
+    uri: str = "/data/cough.wav",
+    **changes: object,
 ) -> Census:
     """The census of a segment of which one take wants all clips, in this order."""
     wanted = tuple(WantedClip(clip_id, ((0, index),)) for index, clip_id in enumerate(clips))

@@ -55,9 +55,11 @@ def other_process(checkpoint: str) -> subprocess.Popen[str]:
 
 def test_a_second_run_is_refused_by_name_and_gets_in_once_the_first_has_ended(checkpoint: str) -> None:
     with other_process(checkpoint) as first:
-        with pytest.raises(LeaseTaken, match=f"run first-run .process {first.pid} on "):
-            with holding(checkpoint, "second-run", never):
-                pass
+        with (
+            pytest.raises(LeaseTaken, match=f"run first-run .process {first.pid} on "),
+            holding(checkpoint, "second-run", never),
+        ):
+            pass
         first.communicate("", timeout=60)
     with holding(checkpoint, "second-run", never):
         pass
@@ -72,9 +74,12 @@ def test_a_lease_ends_with_a_process_that_is_killed(checkpoint: str) -> None:
 
 
 def test_two_in_one_process_are_two(checkpoint: str) -> None:
-    with holding(checkpoint, "one", never):
-        with pytest.raises(LeaseTaken, match="run one "), holding(checkpoint, "two", never):
-            pass
+    with (
+        holding(checkpoint, "one", never),
+        pytest.raises(LeaseTaken, match="run one "),
+        holding(checkpoint, "two", never),
+    ):
+        pass
     with holding(checkpoint, "two", never):
         pass
 

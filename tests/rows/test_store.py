@@ -90,7 +90,9 @@ def test_a_bucket_that_is_not_there_is_named(server: StorageServer, monkeypatch:
         open_store("gs://nowhere/c").write("run/a", b"x")
 
 
-def test_an_object_is_written_once_whatever_is_tried_again(server: StorageServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_is_written_once_whatever_is_tried_again(
+    server: StorageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.address)
     monkeypatch.setattr(fetch, "_client", None)
     store = open_store("gs://bucket/once")

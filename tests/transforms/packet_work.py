@@ -122,7 +122,8 @@ class Fetcher:
 def plan_of(some: Packet) -> list[RecordingPlan]:
     """The plans of the recordings that a packet's segments are all of."""
     return [
-        RecordingPlan(task.segment.recording, ((task.segment_id, task.segment.takes),), (), (), ()) for task in some.tasks
+        RecordingPlan(task.segment.recording, ((task.segment_id, task.segment.takes),), (), (), ())
+        for task in some.tasks
     ]
 
 

@@ -35,7 +35,11 @@ def receipt(
 
 
 def plan_for(
-    *segments: str, rows: tuple[ManifestRow, ...] = (), takes: tuple[Take, ...] = WHOLE, uri: str = RECORDING.uri, **changes: object
+    *segments: str,
+    rows: tuple[ManifestRow, ...] = (),
+    takes: tuple[Take, ...] = WHOLE,
+    uri: str = RECORDING.uri,
+    **changes: object,
 ) -> RecordingPlan:
     of = RECORDING._replace(uri=uri)
     plan = RecordingPlan(of, tuple((segment, takes) for segment in segments or ("s",)), rows, (), ())
@@ -129,7 +133,9 @@ def test_a_clip_without_a_row_is_never_passed_over(story: Story, data: st.DataOb
         )
         for some in story.receipts
     ]
-    with pytest.raises(LostClip, match=r"'/data/cough.wav' has 0 segments without a census and 1 clips that are neither"):
+    with pytest.raises(
+        LostClip, match=r"'/data/cough.wav' has 0 segments without a census and 1 clips that are neither"
+    ):
         chosen(receipts)
     left = chosen(receipts, unfinished=True)
     assert (left.left_clips, left.recording.status) == (1, "unfinished")
@@ -144,7 +150,12 @@ def test_rows_without_a_census_are_not_taken_for_all_there_are() -> None:
 def test_a_segment_that_was_not_reached_leaves_its_recording_unfinished() -> None:
     whole = receipt(clips={"a": 10}, census=census(("a",)), segment="s1")
     one = chosen([whole], plan_for("s1", "s2"), unfinished=True)
-    assert (one.recording.status, one.recording.embedded, one.recording.clips, one.left_clips) == ("unfinished", 1, 1, 0)
+    assert (one.recording.status, one.recording.embedded, one.recording.clips, one.left_clips) == (
+        "unfinished",
+        1,
+        1,
+        0,
+    )
 
 
 def test_rows_of_clips_that_nobody_asks_for_today_stay_out() -> None:
@@ -172,7 +183,9 @@ def test_each_row_of_the_manifest_and_clip_is_a_row_of_the_table() -> None:
     counted = census(("a", "b", "c"))._replace(
         clips=(WantedClip("a", ((0, 0),)), WantedClip("b", ((0, 1), (1, 0))), WantedClip("c", ((1, 1),)))
     )
-    some = chosen([receipt(clips={"a": 10, "b": 20, "c": 30}, census=counted)], plan_for(rows=rows, takes=(EVENT, OTHER)))
+    some = chosen(
+        [receipt(clips={"a": 10, "b": 20, "c": 30}, census=counted)], plan_for(rows=rows, takes=(EVENT, OTHER))
+    )
     cough, sneeze, snore = (("label", "cough"),), (("label", "sneeze"),), (("label", "snore"),)
     assert [place for _, place in some.places] == [
         Place(10, (Use(0, 1, cough), Use(0, 2, sneeze))),
@@ -234,7 +247,8 @@ def test_a_recordings_status(embedded: int, failed: int, skipped: int, recording
         clips={f"e{number}": number for number in range(embedded)},
         failures=(*failures, *[failure_row(None) for _ in range(recording_failed)]),
         census=census(
-            (*(f"e{number}" for number in range(embedded)), *(f"f{number}" for number in range(failed))), too_quiet=skipped
+            (*(f"e{number}" for number in range(embedded)), *(f"f{number}" for number in range(failed))),
+            too_quiet=skipped,
         ),
     )
     assert chosen([some]).recording.status == status

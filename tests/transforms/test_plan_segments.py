@@ -18,11 +18,12 @@ from transforms.plan_segments import PlanSegments, PlanSettings, RecordingPlan, 
 
 COUGH = Recording("/data/cough.wav", "123-456", 100)
 WHOLE = Segment(COUGH, (Take("mean"),))
+ALL = Take("mean")
 SETTINGS = PlanSettings(ClipSettings())
 ID = segment_id(WHOLE, SETTINGS.clips.choice)
 
 
-def row(number: int, take: Take = Take("mean"), label: str = "", digest: str | None = None) -> ManifestRow:
+def row(number: int, take: Take = ALL, label: str = "", digest: str | None = None) -> ManifestRow:
     return ManifestRow(number, number + 1, COUGH.uri, take, (("label", label),), digest or f"{number:016x}")
 
 
@@ -111,7 +112,9 @@ def test_only_rows_that_are_equal_in_every_column_merge() -> None:
 
 
 def test_a_file_that_is_missing_is_a_failure_of_each_row_with_its_line() -> None:
-    planned, tasks = plan([row(1), row(2, EVENT)], Unlisted(COUGH.uri, "missing_file", "there is no such file"), SETTINGS)
+    planned, tasks = plan(
+        [row(1), row(2, EVENT)], Unlisted(COUGH.uri, "missing_file", "there is no such file"), SETTINGS
+    )
     assert tasks == []
     assert [(failure.manifest_row, failure.message) for failure in planned.failures] == [
         (1, "line 2: there is no such file"),

@@ -17,10 +17,10 @@ from apache_beam.testing.util import assert_that, equal_to
 from rows.arrow import EMBEDDINGS_SCHEMA, RECORDINGS_SCHEMA
 from rows.checkpoint import DamagedRecord
 from rows.model import EmbeddingRow, FailureRow, Receipt, RecordingRow
+from rows.store import open_store
 from tests.rows.samples import census, embedding_row, failure_row
 from tests.rows.test_example import EXAMPLE, official
 from tests.transforms.samples import store
-from rows.store import open_store
 from transforms.choose_rows import Place, Use
 from transforms.write_tables import OutputFormat, WriteEmbeddings, WriteFailures, WriteRecordings, read_places
 
