@@ -19,6 +19,8 @@ ONE_GET_BYTES = 8 << 20
 """Objects up to this size come in one request; larger ones are read piece by piece as they are decoded."""
 _PIECE_BYTES = 8 << 20
 _RETRY_FOR_S = 60.0
+_CONNECTIONS = 64
+"""Kept open: as many as all threads of a process that fetch, and those that store rows, use at a time."""
 
 _client_lock = threading.Lock()
 _client: storage.Client | None = None
@@ -63,6 +65,7 @@ def storage_client() -> storage.Client:
                 _client = storage.Client()
             # Any `auth` keeps `requests` from replacing the authorization header by what .netrc holds.
             _client._http.auth = _unchanged
+            widen_pool(_client, _CONNECTIONS)
         return _client
 
 
@@ -198,8 +201,13 @@ def _download(blob: storage.Blob, first: int | None, last: int | None) -> bytes:
     from google.cloud.storage.retry import DEFAULT_RETRY
 
     try:
+        # In one piece: else the library reads 8 kB at a time, which costs threads beside each other more than the rest.
         data: bytes = blob.download_as_bytes(
-            start=first, end=last, raw_download=True, retry=DEFAULT_RETRY.with_timeout(_RETRY_FOR_S)
+            start=first,
+            end=last,
+            raw_download=True,
+            single_shot_download=True,
+            retry=DEFAULT_RETRY.with_timeout(_RETRY_FOR_S),
         )
     except exceptions.NotFound:
         raise _not_found(blob) from None
