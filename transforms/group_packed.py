@@ -28,7 +28,7 @@ _LENGTHS: Final = struct.Struct("<II")
 
 def bucket_of(key: str) -> int:
     """The hash under which `key` is grouped: the same everywhere."""
-    return zlib.crc32(key.encode("utf-8", "surrogatepass")) % BUCKETS
+    return zlib.crc32(key.encode()) % BUCKETS
 
 
 class _Gather(beam.DoFn):
@@ -42,7 +42,7 @@ class _Gather(beam.DoFn):
 
     def process(self, element: tuple[str, Any]) -> Iterator[tuple[int, bytes]]:
         key, value = element
-        name, packed = key.encode("utf-8", "surrogatepass"), self._packing.pack(value, key)
+        name, packed = key.encode(), self._packing.pack(value, key)
         self._parts.setdefault(bucket_of(key), []).extend((_LENGTHS.pack(len(name), len(packed)), name, packed))
         self._held_bytes += len(name) + len(packed)
         if self._held_bytes >= self._most_bytes:
@@ -70,7 +70,7 @@ class _TellApart(beam.DoFn):
             for name, packed in _split(zlib.decompress(gathered)):
                 groups.setdefault(name, []).append(packed)
         for name, some in groups.items():
-            key = name.decode("utf-8", "surrogatepass")
+            key = name.decode()
             yield key, [self._packing.unpack(packed, key) for packed in some]
 
 

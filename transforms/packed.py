@@ -78,7 +78,8 @@ def _form(hint: Any) -> _Form:
         return _of_many(_form(kinds[0])) if kinds[1:] == (...,) else _of_each([_form(kind) for kind in kinds], tuple)
     if isinstance(hint, type) and issubclass(hint, tuple) and hasattr(hint, "_fields"):
         hints = get_type_hints(hint)
-        return _of_each([_form(hints[name]) for name in hint._fields], hint._make)
+        named = cast(Any, hint)
+        return _of_each([_form(hints[name]) for name in named._fields], named._make)
     raise TypeError(f"{hint!r} cannot be packed")
 
 
