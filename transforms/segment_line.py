@@ -14,7 +14,7 @@ from audio.recording import Recording, Segment
 
 T = TypeVar("T")
 
-AHEAD_SEGMENTS: Final = 16
+AHEAD_SEGMENTS: Final = 32
 """Segments that are fetched ahead."""
 AHEAD_BYTES: Final = 32 << 20
 """And how large their recordings may be together; a larger one goes alone."""
