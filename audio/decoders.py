@@ -15,7 +15,7 @@ from audio.clip import AudioInfo, Clip, ClipResult, FailedTake
 from audio.clips import ClipSettings, ClipStream, open_clips
 from audio.decoder_limits import DecoderLimits
 from audio.decoder_process import DecoderProcess, DecodersUnusable, Gone, Idle, crashed, timed_out
-from audio.decoder_ring import TAKEN_AT_ONCE
+from audio.decoder_ring import SLOTS, TAKEN_AT_ONCE
 from audio.decoder_wire import Message, WireError
 from audio.errors import AudioError, DecoderCrashed
 from audio.fetch import open_recording
@@ -283,6 +283,8 @@ class _InProcess(Decoding):
         self._pool = pool
         self._reader: Reader | None = None
         self._bounds = wire.bounds_from_child(len(segment.takes))
+        self._received = 0
+        self._left: deque[ClipResult] = deque()
         self._results = 0
         self._clips = 0
         self._end_s: float | None = None
@@ -300,6 +302,8 @@ class _InProcess(Decoding):
         self.job = wire.job_values(segment, kind, size_bytes)
 
     def __next__(self) -> ClipResult:
+        if self._left:
+            return self._left.popleft()
         if self.has_ended:
             raise StopIteration
         try:
@@ -312,6 +316,7 @@ class _InProcess(Decoding):
         return result
 
     def close(self) -> None:
+        self._left.clear()
         if not self.has_ended:
             self._ended()
             self._pool._withdraw(self)
@@ -326,9 +331,10 @@ class _InProcess(Decoding):
             try:
                 message = process.receive(self._bounds)
                 result = self._take(process, message)
+                self._received += message.kind != wire.READY
             except (Gone, Idle, WireError) as error:
                 self._is_gone(process, error)
-                result = None
+                result = self._left.popleft() if self._left else None
             if result is not None or self.has_ended:
                 return result
 
@@ -388,9 +394,15 @@ class _InProcess(Decoding):
                 self.error = crashed("it says what no decoder says")
             case _:
                 self.error = process.why_gone()
+        with suppress(WireError):
+            for message in process.unsent(self._received)[: SLOTS + 1]:
+                if message.kind in (wire.FORMAT, wire.CLIP, wire.SKIPPED, wire.FAILED):
+                    result = self._take(process, message)
+                    self._left.extend([] if result is None else [result])
         may_be_the_process = isinstance(self.error, DecoderCrashed) and process.jobs > 1 and self._results == 0
         if may_be_the_process and not self._is_again:
             self._is_again = True
+            self._received = 0
             self.error = self._format = self.process = None
             self._pool._lost(process, again=self)
             return

@@ -284,7 +284,6 @@ def test_a_pool_that_is_closed_on_another_thread_wakes_those_that_wait() -> None
     from tests.audio.planted_child import planted
 
     first, second = pool.decode(segment(), planted("c-hang", 1, TWO_CHANNELS)), pool.decode(segment(), TWO_CHANNELS)
-    next(first)
     raised = []
 
     def wait(decoding: Decoding) -> None:
