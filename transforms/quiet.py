@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import Final, TextIO
 
 KNOWN_ERROR: Final = re.compile(
-    r"(?:^|\\n|\n)(?:audio\.listing\.\w+|audio\.decoder_process\.DecodersUnusable|endpoint\.errors\.\w+|rows\.checkpoint\.DamagedRecord|rows\.writer\.\w+"
+    r"(?:^|\\n|\n)(?:audio\.listing\.\w+|audio\.decoder_process\.DecodersUnusable|endpoint\.errors\.\w+"
+    r"|rows\.checkpoint\.DamagedRecord|rows\.writer\.\w+"
     r"|transforms\.files\.\w+|transforms\.staged_objects\.\w+"
     r"|transforms\.choose_rows\.LostClip): (?P<message>.+?)(?: \[while running .*)?(?:\\n.*)?(?:$|\n)"
 )

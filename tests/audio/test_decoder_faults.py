@@ -14,7 +14,7 @@ from audio.decoders import Decoders, DecodersUnusable, Decoding
 from audio.recording import Take
 from tests.audio.makers import noise, sound_file, wav
 from tests.audio.planted_child import planted
-from tests.audio.test_decoders import RATE_HZ, segment, wait_until_gone
+from tests.audio.test_decoders import RATE_HZ, open_files, segment, wait_until_gone
 
 PLANTED = "tests.audio.planted_child"
 WAV = wav(noise(9 * RATE_HZ))
@@ -189,16 +189,18 @@ def test_processes_that_cannot_work_end_the_run(module: str, says: str) -> None:
 
 def test_processes_that_cannot_be_started_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/no/such/python")
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = open_files()
     with Decoders(ClipSettings(), 1) as pool:
         ahead = [pool.decode(segment(), WAV) for _ in range(2)]
         for decoding in ahead:
             with pytest.raises(DecodersUnusable, match="No such file"):
                 next(decoding)
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
 
 
-@pytest.mark.parametrize(("limits", "says"), [({"idle_s": 0}, "idle_s is 0"), ({"memory_bytes": 0}, "memory_bytes is 0")])
+@pytest.mark.parametrize(
+    ("limits", "says"), [({"idle_s": 0}, "idle_s is 0"), ({"memory_bytes": 0}, "memory_bytes is 0")]
+)
 def test_limits_are_checked(limits: dict[str, int], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         DecoderLimits(**limits)
