@@ -23,6 +23,10 @@ from audio.recording import Segment
 __all__ = ["DecoderLimits", "Decoders", "DecodersUnusable", "Decoding", "SourceFormat"]
 
 
+class DecodersClosed(RuntimeError):
+    """The pool was closed while it was needed: the run is being interrupted."""
+
+
 class Decoders:
     """A pool of decoding processes, which are started when they are first needed. Safe to use on several threads.
 
@@ -84,7 +88,7 @@ class Decoders:
         return decoding
 
     def close(self) -> None:
-        """End all processes. What is still being decoded is lost: iterating it raises RuntimeError."""
+        """End all processes. What is still being decoded is lost: iterating it raises DecodersClosed."""
         with self._changed:
             self._is_closed = True
             processes = list(self._processes)
@@ -109,7 +113,7 @@ class Decoders:
 
     def _raise_if_closed(self) -> None:
         if self._is_closed:
-            raise RuntimeError("the decoders were closed")
+            raise DecodersClosed("the decoders were closed")
 
     def _hand_out(self) -> None:
         """Give the jobs that wait to processes that are idle or may be started."""
@@ -310,7 +314,7 @@ class _InProcess(Decoding):
             self._pool._finished(process)
 
     def _is_gone(self, process: DecoderProcess, error: Exception) -> None:
-        """Try once more, or end with an error of the recording. Raises DecodersUnusable and RuntimeError."""
+        """Try once more, or end with an error of the recording. Raises DecodersUnusable and DecodersClosed."""
         with self._pool._changed:
             self._pool._raise_if_closed()
         if not process.is_ready:

@@ -57,9 +57,14 @@ def _descendants() -> list[int]:
     return found[1:]
 
 
-def _end_descendants() -> None:
-    threading.excepthook = lambda _: None  # of the threads that wait for the workers
+def _say_no_more() -> None:
+    """Keeps Beam's threads from printing what they make of workers that end."""
+    threading.excepthook = lambda _: None
     logging.disable()
+
+
+def _end_descendants() -> None:
+    _say_no_more()
     # Or they would print pages about the connection that they have lost. Children first: a second signal may cut this
     # short, and those whose parents have ended are no longer found.
     for pid in reversed(_descendants()):
@@ -129,6 +134,7 @@ def stopping_workers(clean_up: Callable[[], None], *, staged_in: str | None = No
 
     def leave(_number: int, _frame: FrameType | None) -> None:
         _handle(_leave_uncleaned(staged_in))
+        _say_no_more()
         have_stored = workers.tell(_STORED_WITHIN_S)
         _end_descendants()
         with contextlib.suppress(Exception):
