@@ -66,9 +66,7 @@ def measure(
     command = [sys.executable, "-m", "pipeline", "--input", str(inputs), "--output", str(prefix), *options]
     command += ["--endpoint", local.endpoint_name, "--endpoint_host", local.host]
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123
-        process = subprocess.Popen(
-            command, cwd=REPOSITORY, stdout=nowhere, env={**os.environ, **(environment or {})}
-        )
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=nowhere, env={**os.environ, **(environment or {})})
         started = os.times().elapsed
         with MemoryPeak(process.pid) as memory:
             _, status, used = os.wait4(process.pid, 0)

@@ -125,7 +125,9 @@ def report(from_disk: list[Usage], from_storage: list[Usage], alone_per_s: float
         print(f"{f'the command, {name}':<46}{rates[-1]:>9.0f}{cpu_ms:>15.2f}")
     print(f"{'one object at a time':<46}{alone_per_s:>9.0f}")
     disk_per_s, stored_per_s = rates
-    print(f"ratios: {stored_per_s / disk_per_s:.2f} of disk, {stored_per_s / alone_per_s:.1f} times one object at a time")
+    print(
+        f"ratios: {stored_per_s / disk_per_s:.2f} of disk, {stored_per_s / alone_per_s:.1f} times one object at a time"
+    )
     return stored_per_s
 
 

@@ -50,7 +50,9 @@ def write_seconds(folder: Path, files: int) -> None:
     sources = []
     for seed in range(SOURCES):
         sources.append(folder.with_name(f"{folder.name}-source-{seed:02d}.wav"))
-        soundfile.write(sources[-1], 0.1 * np.random.default_rng(seed).standard_normal(RATE_HZ), RATE_HZ, subtype="PCM_16")
+        soundfile.write(
+            sources[-1], 0.1 * np.random.default_rng(seed).standard_normal(RATE_HZ), RATE_HZ, subtype="PCM_16"
+        )
     for number in range(files):
         below = folder / f"{number // PER_FOLDER:04d}"
         if number % PER_FOLDER == 0:
@@ -70,8 +72,14 @@ def report(runs: list[Usage]) -> bool:
     repeated = again.wall_s / many.wall_s
     checks = (
         (slower <= ALLOWED_TIME, f"{slower:.2f} times the time a clip at ten times the clips, allowed {ALLOWED_TIME}"),
-        (more_mb <= ALLOWED_MB, f"{more_mb:+.0f} MB ({many.together_mb / few.together_mb:.2f} times), allowed {ALLOWED_MB} MB"),
-        (repeated <= ALLOWED_REPEATED, f"a finished run again takes {repeated:.2f} of the first, allowed {ALLOWED_REPEATED}"),
+        (
+            more_mb <= ALLOWED_MB,
+            f"{more_mb:+.0f} MB ({many.together_mb / few.together_mb:.2f} times), allowed {ALLOWED_MB} MB",
+        ),
+        (
+            repeated <= ALLOWED_REPEATED,
+            f"a finished run again takes {repeated:.2f} of the first, allowed {ALLOWED_REPEATED}",
+        ),
     )
     for passed, text in checks:
         print(f"{'PASS' if passed else 'FAIL'}: {text}")

@@ -71,4 +71,4 @@ def test_a_pipe_that_is_gone_ends_nobody(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not Path(path).parent.exists()
     monkeypatch.setenv("HEAR_PIPELINE_STOP", path)
     stop_when_told(lambda _: pytest.fail("it was told nothing"))
-    assert not made.tell(60) is False
+    assert made.tell(60) is not False
