@@ -168,7 +168,11 @@ class OpenedSource:
         """The frame with which `blocks` begins."""
         source.count_gaps_in(*self._part)
         if self.first_frame:
-            self._seek()
+            try:
+                self._seek()
+            except BaseException:
+                self.close()
+                raise
 
     @property
     def decoder(self) -> str:

@@ -111,6 +111,8 @@ class LibsndfileSource:
             self._reader.check()
             raise CannotDecode(type(error).__name__) from None
         self._first = self._read()
+        if not len(self._first):
+            raise NoSamples
 
     def close(self) -> None:
         self._sound.close()
