@@ -183,6 +183,11 @@ class OpenedSource:
         return self._source.gaps
 
     @property
+    def position(self) -> int:
+        """Frames from the recording's start to the end of what was decoded."""
+        return self._frames
+
+    @property
     def damaged_at_s(self) -> float | None:
         """Where decoding went on after damage: seconds from the recording's start. Known as soon as it is met."""
         return self._source.damaged_at_s if self._damaged_at_s is None else self._damaged_at_s
