@@ -210,6 +210,7 @@ class ClipStream(Iterator[ClipResult]):
             early = error
         except Exception as error:  # noqa: BLE001 - likewise
             early = _unforeseen(error)
+        self._frames = source.position  # less than was thought where the recording ends before it was to be entered
         needed_from = self._needed_from(schedule, tracks)
         for track, _ in tracks:
             track.finish(needed_from)

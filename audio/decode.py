@@ -168,7 +168,11 @@ class OpenedSource:
         """The frame with which `blocks` begins."""
         source.count_gaps_in(*self._part)
         if self.first_frame:
-            self._seek()
+            try:
+                self._seek()
+            except BaseException:
+                self.close()
+                raise
 
     @property
     def decoder(self) -> str:
@@ -177,6 +181,11 @@ class OpenedSource:
     @property
     def gaps(self) -> Gaps:
         return self._source.gaps
+
+    @property
+    def position(self) -> int:
+        """Frames from the recording's start to the end of what was decoded."""
+        return self._frames
 
     @property
     def damaged_at_s(self) -> float | None:

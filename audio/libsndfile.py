@@ -112,6 +112,8 @@ class LibsndfileSource:
             self._reader.check()
             raise _because(error) from None
         self._first = self._read()
+        if not len(self._first):
+            raise NoSamples
 
     def close(self) -> None:
         self._sound.close()

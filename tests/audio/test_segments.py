@@ -352,6 +352,29 @@ def test_flac_that_ends_early_in_segments_that_trusted_its_header() -> None:
     assert streams[2].error.code == "truncated"
 
 
+@pytest.mark.parametrize("kind", ["WAV", "FLAC"])
+def test_a_storage_that_fails_is_told_as_such(kind: str) -> None:
+    class Failing(io.BytesIO):
+        def readinto(self, buffer: Any) -> int:
+            if self.tell() > 100_000:
+                raise OSError("the disk is gone")
+            return super().readinto(buffer)
+
+    data = sound_file(noise(20 * 8_000), 8_000, kind, "PCM_16")
+    stream = open_clips(Failing(data), ClipSettings(), start_s=12, stretch_s=6)
+    assert list(stream) == []
+    assert stream.error is not None
+    assert stream.error.code == "storage_error"
+
+
+def test_a_part_beyond_the_end() -> None:
+    stream = open_clips(io.BytesIO(wav(noise(20 * 8_000), 8_000)), ClipSettings(), start_s=30, stretch_s=6)
+    assert list(stream) == []
+    assert stream.error is not None
+    assert (stream.error.code, stream.error_s) == ("truncated", 20)
+    assert "before 30 s" in stream.error.message
+
+
 def test_a_part_that_begins_where_no_stretch_does_is_refused() -> None:
     with pytest.raises(ValueError, match="start_s is 10; expected a multiple of 300"):
         open_clips(io.BytesIO(FLAC), ClipSettings(), start_s=10)
