@@ -181,18 +181,25 @@ class _Child:
         if source == "inbox":
             os.lseek(self._inbox, 0, os.SEEK_SET)
             return cast(BinaryIO, open(self._inbox, "rb", closefd=False))
-        return cast(BinaryIO, io.BufferedReader(_ParentsFile(self._send, self._receive, segment.recording.size_bytes)))
+        return cast(BinaryIO, io.BufferedReader(_ParentsFile(self._ask, segment.recording.size_bytes)))
+
+    def _ask(self, offset: int, size: int) -> bytes:
+        """Return bytes of the file that the parent has. Raises what reading it raised there."""
+        self._send(wire.ASK, [offset, size])
+        answer = self._receive()
+        if answer.kind == wire.FAULT:
+            raise wire.error_of(answer.values) or StorageError("reading the file failed; try again")
+        return os.pread(self._inbox, answer.values, 0)
 
 
 class _ParentsFile(io.RawIOBase):
     """A file that the parent has: each read asks for it."""
 
-    def __init__(self, send: Callable[[bytes, Any], None], receive: Callable[[], Message], size_bytes: int) -> None:
-        self._send = send
-        self._receive = receive
+    def __init__(self, ask: Callable[[int, int], bytes], size_bytes: int) -> None:
+        self._ask = ask
         self._size_bytes = size_bytes
         self._position = 0
-        self._pieces: dict[int, bytes | bytearray] = {}
+        self._pieces: dict[int, bytes] = {}
 
     def readable(self) -> bool:
         return True
@@ -219,16 +226,12 @@ class _ParentsFile(io.RawIOBase):
         self._position += len(data)
         return len(data)
 
-    def _piece(self, number: int) -> bytes | bytearray:
+    def _piece(self, number: int) -> bytes:
         """Return a piece, of which the last few are kept: decoders go back and forth."""
-        data: bytes | bytearray | None = self._pieces.pop(number, None)
+        data = self._pieces.pop(number, None)
         if data is None:
             start = number * wire.PIECE_BYTES
-            self._send(wire.ASK, [start, min(wire.PIECE_BYTES, self._size_bytes - start)])
-            answer = self._receive()
-            if answer.kind == wire.FAULT:
-                raise wire.error_of(answer.values) or StorageError("reading the file failed; try again")
-            data = answer.data
+            data = self._ask(start, min(wire.PIECE_BYTES, self._size_bytes - start))
             if len(self._pieces) == _PIECES:
                 del self._pieces[next(iter(self._pieces))]
         self._pieces[number] = data

@@ -126,16 +126,16 @@ class DecoderProcess:
         self.jobs += 1
         with contextlib.suppress(Gone, Idle):
             if data is not None:
-                self._fill_inbox(data)
+                self.fill_inbox(data)
             self.send(wire.JOB, values)
 
-    def send(self, kind: bytes, values: Any = None, data: Any = b"") -> None:
+    def send(self, kind: bytes, values: Any = None) -> None:
         """Send a message. Raises Gone, Idle."""
         with self._lock:
             if self.is_ended:
                 raise Gone
             try:
-                self._channel.send(kind, values, data)
+                self._channel.send(kind, values)
             except BrokenPipeError:
                 raise Gone from None
 
@@ -211,7 +211,8 @@ class DecoderProcess:
             return self._process.wait(_END_S)
         return None
 
-    def _fill_inbox(self, data: bytes) -> None:
+    def fill_inbox(self, data: bytes) -> None:
+        """Leave a recording, or a part of one, for the process. Raises Gone."""
         with self._lock:
             if self.is_ended:
                 raise Gone

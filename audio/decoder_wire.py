@@ -1,16 +1,16 @@
 """What a decoding process and its parent say to each other: framed messages, of bounded size, that nobody unpickles.
 
-A message is a kind, JSON and raw bytes. The parent says SETUP once, then JOB again and again; it answers ASK by DATA or
-FAULT, and says TAKEN when it has taken some clips' samples out of the ring. The child says READY once; for each job FORMAT
-before the first result, then CLIP, SKIPPED and FAILED in the recording's order, ALIVE where there was no result for long,
-and END.
+A message is a kind and JSON; samples and recordings go through shared memory. The parent says SETUP once, then JOB again
+and again; it answers ASK by DATA or FAULT, and says TAKEN when it has taken some clips' samples out of the ring. The child
+says READY once; for each job FORMAT before the first result, then CLIP, SKIPPED and FAILED in the recording's order, ALIVE
+where there was no result for long, and END.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
@@ -30,10 +30,8 @@ READY, FORMAT, CLIP, SKIPPED, FAILED, ASK, ALIVE, END = b"R", b"F", b"C", b"S", 
 PIECE_BYTES: Final = 1 << 20
 """What a child asks for at most in one go, of a file that its parent has."""
 
-_HEADER = struct.Struct("<cII")
-_NEVER = (1, 0)
-_READ_BYTES = 1 << 14
-_PIPE_BYTES = 1 << 16
+_HEADER = struct.Struct("<cI")
+_READ_BYTES = 1 << 16
 _ERRORS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, AudioError)}
 
 
@@ -42,29 +40,25 @@ class WireError(Exception):
 
 
 class Bounds(NamedTuple):
-    """How large messages may be."""
+    """What may come: the kinds of messages, and how many bytes of JSON."""
 
+    kinds: frozenset[bytes]
     json_bytes: int
-    """Most bytes of JSON."""
-    data_bytes: Mapping[bytes, tuple[int, int]]
-    """The kinds that may come, with the least and the most bytes of data of each."""
 
 
-FROM_PARENT: Final = Bounds(1 << 30, {SETUP: (0, 0), JOB: (0, 0), DATA: (0, PIECE_BYTES), FAULT: (0, 0), TAKEN: (0, 0)})
-
-_FROM_CHILD = dict.fromkeys((READY, FORMAT, CLIP, SKIPPED, FAILED, ASK, ALIVE, END), (0, 0))
+FROM_PARENT: Final = Bounds(frozenset((SETUP, JOB, DATA, FAULT, TAKEN)), 1 << 30)
+_FROM_CHILD = frozenset((READY, FORMAT, CLIP, SKIPPED, FAILED, ASK, ALIVE, END))
 
 
 def bounds_from_child(takes: int) -> Bounds:
-    """Return how large what a child says may be: it names takes, of which the job has this many."""
-    return Bounds((1 << 16) + (takes << 10), _FROM_CHILD)
+    """Return what may come from a child: it names takes, of which the job has this many."""
+    return Bounds(_FROM_CHILD, (1 << 16) + (takes << 10))
 
 
 class Message(NamedTuple):
     kind: bytes
     values: Any
     """What the JSON says; None if there is none."""
-    data: bytes | bytearray
 
 
 class Channel:
@@ -88,81 +82,50 @@ class Channel:
 
     def hold(self, kind: bytes, values: Any) -> bytes:
         """Send a message together with the next one, so that the other side is woken once; return its bytes."""
-        encoded = orjson.dumps(values)
-        message = _HEADER.pack(kind, len(encoded), 0) + encoded
+        message = _bytes_of(kind, values)
         self._held += message
         return message
 
+    def send(self, kind: bytes, values: Any = None) -> None:
+        """Send a message. Raises BrokenPipeError when the other side is gone, and what `wait` raises."""
+        self._held += _bytes_of(kind, values)
+        self.flush()
+
     def flush(self) -> None:
         """Send what is held back. Raises as `send` does."""
-        if self._held:
-            held, self._held = self._held, b""
-            self._write([held, b""], len(held))
-
-    def send(self, kind: bytes, values: Any = None, data: Any = b"") -> None:
-        """Send a message. Raises BrokenPipeError when the other side is gone, and what `wait` raises."""
-        encoded = b"" if values is None else orjson.dumps(values)
-        size = memoryview(data).nbytes
-        head = self._held + _HEADER.pack(kind, len(encoded), size) + encoded
+        left = memoryview(self._held)
         self._held = b""
-        self._write([head, data], len(head) + size)
-
-    def _write(self, parts: list[Any], size: int) -> None:
-        """Write all that `parts` hold, which is `size` bytes."""
-        while True:
+        while left:
             try:
-                done = os.writev(self._write_fd, parts)
+                left = left[os.write(self._write_fd, left) :]
             except BlockingIOError:
                 self._wait(True)
-                continue
-            if done == size:
-                return
-            parts = _beyond(parts, done)
-            size -= done
 
     def receive(self, bounds: Bounds) -> Message:
         """Return the next message.
 
         Raises EOFError when the other side is gone, WireError for what is not within `bounds`, and what `wait` raises.
         """
-        kind, json_bytes, data_bytes = _HEADER.unpack(self._take(_HEADER.size))
-        least, most = bounds.data_bytes.get(kind, _NEVER)
-        if json_bytes > bounds.json_bytes or not least <= data_bytes <= most:
+        kind, size = _HEADER.unpack(self._take(_HEADER.size))
+        if kind not in bounds.kinds or size > bounds.json_bytes:
             raise WireError("a message that is not expected")
         try:
-            values = orjson.loads(self._take(json_bytes)) if json_bytes else None
+            return Message(kind, orjson.loads(self._take(size)) if size else None)
         except orjson.JSONDecodeError:
             raise WireError("a message that is not JSON") from None
-        return Message(kind, values, self._take(data_bytes) if data_bytes else b"")
 
-    def _take(self, size: int) -> bytes | bytearray:
+    def _take(self, size: int) -> bytes:
         """Return the next bytes; what came beyond them is kept for the next call."""
+        while len(self._came) - self._at < size:
+            self._came, self._at = self._came[self._at :] + self._read(), 0
         at = self._at
-        came = len(self._came) - at
-        if came < size:
-            if size > _READ_BYTES:
-                return self._take_many(size)
-            while came < size:
-                self._came = self._came[at:] + self._read()
-                at, came = 0, len(self._came)
-        self._at = at + size
-        return self._came[at : at + size]
+        self._at += size
+        return self._came[at : self._at]
 
-    def _take_many(self, size: int) -> bytearray:
-        taken = bytearray(size)
-        filled = len(self._came) - self._at
-        taken[:filled] = self._came[self._at :]
-        self._came, self._at = b"", 0
-        while filled < size:
-            part = self._read(min(size - filled, _PIPE_BYTES))
-            taken[filled : filled + len(part)] = part
-            filled += len(part)
-        return taken
-
-    def _read(self, size: int = _READ_BYTES) -> bytes:
+    def _read(self) -> bytes:
         while True:
             try:
-                part = os.read(self._read_fd, size)
+                part = os.read(self._read_fd, _READ_BYTES)
             except BlockingIOError:
                 self._wait(False)
                 continue
@@ -171,15 +134,9 @@ class Channel:
             return part
 
 
-def _beyond(parts: list[Any], done: int) -> list[memoryview]:
-    """Return what is left of `parts` after their first `done` bytes."""
-    left = []
-    for part in parts:
-        view = memoryview(part).cast("B")
-        if done < len(view):
-            left.append(view[done:])
-        done = max(0, done - len(view))
-    return left
+def _bytes_of(kind: bytes, values: Any) -> bytes:
+    encoded = b"" if values is None else orjson.dumps(values)
+    return _HEADER.pack(kind, len(encoded)) + encoded
 
 
 def split(data: bytes) -> list[Message]:
@@ -187,9 +144,9 @@ def split(data: bytes) -> list[Message]:
     messages, at = [], 0
     with suppress(orjson.JSONDecodeError):
         while at + _HEADER.size <= len(data):
-            kind, json_bytes, _ = _HEADER.unpack_from(data, at)
+            kind, json_bytes = _HEADER.unpack_from(data, at)
             at += _HEADER.size
-            messages.append(Message(kind, orjson.loads(data[at : at + json_bytes]), b""))
+            messages.append(Message(kind, orjson.loads(data[at : at + json_bytes])))
             at += json_bytes
     return messages
 

@@ -302,7 +302,8 @@ class _InProcess(Decoding):
         except AudioError as error:
             process.send(wire.FAULT, wire.error_values(error))
         else:
-            process.send(wire.DATA, None, data)
+            process.fill_inbox(data)
+            process.send(wire.DATA, len(data))
 
     def _take_end(self, process: DecoderProcess, values: object) -> None:
         end = wire.end_of(values)
