@@ -13,6 +13,8 @@ from audio.manifest import ManifestRow
 from audio.recording import Take
 from rows.held import Held
 from rows.model import Census, FailureRow, Metadata, Receipt, RecordingRow, Status
+from transforms.group_packed import GroupPacked
+from transforms.packed import Packing
 from transforms.plan_segments import RecordingPlan
 
 RECORDINGS = "recordings"
@@ -40,6 +42,12 @@ class Place(NamedTuple):
 
     offset: int
     uses: tuple[Use, ...]
+
+
+class Places(NamedTuple):
+    """Those of a recording in one file."""
+
+    places: tuple[Place, ...]
 
 
 class Chosen(NamedTuple):
@@ -173,15 +181,23 @@ def _recording_row(
     )
 
 
+_KNOWN: Packing[RecordingPlan | Receipt] = Packing(RecordingPlan, Receipt)
+_PLACES: Packing[Places] = Packing(Places)
+
+
+def _unpack_places(of_file: tuple[str, Iterable[bytes]]) -> tuple[str, list[tuple[Place, ...]]]:
+    return of_file[0], [_PLACES.unpack(places).places for places in of_file[1]]
+
+
 class _Choose(beam.DoFn):
     def __init__(self, run_id: str, *, may_be_unfinished: bool) -> None:
         self._own_files = f"{run_id}/"
         self._may_be_unfinished = may_be_unfinished
 
     def process(
-        self, element: tuple[str, Iterable[RecordingPlan | Receipt]]
-    ) -> Iterator[tuple[str, tuple[Place, ...]] | pvalue.TaggedOutput]:
-        known = list(element[1])
+        self, element: tuple[str, list[RecordingPlan | Receipt]]
+    ) -> Iterator[tuple[str, bytes] | pvalue.TaggedOutput]:
+        known = element[1]
         (plan,) = (item for item in known if isinstance(item, RecordingPlan))
         receipts = [item for item in known if isinstance(item, Receipt)]
         chosen = choose(plan, receipts, may_be_unfinished=self._may_be_unfinished)
@@ -189,7 +205,7 @@ class _Choose(beam.DoFn):
         for file, place in chosen.places:
             by_file.setdefault(file, []).append(place)
         for file, places in by_file.items():
-            yield file, tuple(places)
+            yield file, _PLACES.pack(Places(tuple(places)))
         yield pvalue.TaggedOutput(RECORDINGS, chosen.recording)
         for failure in chosen.failures:
             yield pvalue.TaggedOutput(FAILURES, failure)
@@ -220,13 +236,14 @@ class ChooseRows(beam.PTransform):
     def expand(self, known: tuple[beam.PCollection, beam.PCollection]) -> dict[str, beam.PCollection]:
         chosen = (
             known
-            | "Plans and receipts" >> beam.Flatten()
-            | "Group receipts" >> beam.GroupByKey()
+            | "Group receipts" >> GroupPacked(_KNOWN)
             | "Choose a row a clip"
             >> beam.ParDo(self._choose).with_outputs(RECORDINGS, FAILURES, COUNTS, main="places")
         )
         return {
-            "places": chosen.places | "Group by checkpoint file" >> beam.GroupByKey(),
+            "places": chosen.places
+            | "Group by checkpoint file" >> beam.GroupByKey()
+            | "Unpack places" >> beam.Map(_unpack_places),
             RECORDINGS: chosen[RECORDINGS],
             FAILURES: chosen[FAILURES],
             COUNTS: chosen[COUNTS],

@@ -28,6 +28,7 @@ from endpoint.settings import EndpointSettings
 from rows.model import Receipt
 from rows.store import open_store
 from rows.writer import CheckpointWriteError, CheckpointWriter
+from transforms.freed_memory import give_back_freed_memory
 from transforms.make_packets import Packet
 from transforms.packet_work import PacketWork
 from transforms.quiet import quiet_worker
@@ -162,6 +163,7 @@ class _Embed(beam.DoFn):
                     stager.drain()
         finally:
             self._open_writer.close()
+        give_back_freed_memory()
         window = GlobalWindow()
         timestamp = self._timestamp if self._timestamp is not None else window.max_timestamp()
         for receipt in receipts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from audio.stretches import STRETCH_S
 from rows.identity import packet_id
+from transforms.packed import Packing
 from transforms.plan_segments import Task
 
 MAX_TASKS = 32
@@ -23,6 +25,9 @@ class Packet(NamedTuple):
 
     packet_id: str
     tasks: tuple[Task, ...]
+
+
+_PACKING: Packing[Packet] = Packing(Packet)
 
 
 class _FillPackets(beam.DoFn):
@@ -59,8 +64,22 @@ _BYTES_PER_S = 192_000
 """Of 48 kHz stereo with 16 bits."""
 
 
+def _pack(packet: Packet) -> bytes:
+    return zlib.compress(_PACKING.pack(packet), 1)
+
+
+def _unpack(packed: bytes) -> Packet:
+    return _PACKING.unpack(zlib.decompress(packed))
+
+
 class MakePackets(beam.PTransform):
     """Tasks into packets, spread over the workers."""
 
     def expand(self, tasks: beam.PCollection) -> beam.PCollection:
-        return tasks | "Fill packets" >> beam.ParDo(_FillPackets()) | "Spread packets" >> beam.Reshuffle()
+        return (
+            tasks
+            | "Fill packets" >> beam.ParDo(_FillPackets())
+            | "Pack" >> beam.Map(_pack)
+            | "Spread packets" >> beam.Reshuffle()
+            | "Unpack" >> beam.Map(_unpack)
+        )

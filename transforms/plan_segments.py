@@ -22,6 +22,8 @@ from audio.segments import cut, may_be_cut
 from rows.held import Held
 from rows.identity import segment_id
 from rows.model import FailureRow, Receipt
+from transforms.group_packed import GroupPacked
+from transforms.packed import Packing
 from transforms.quiet import quiet_worker
 
 TASKS = "tasks"
@@ -32,6 +34,8 @@ _RESOLVED_AT_A_TIME = 512
 Asked = Recording | Unlisted | ManifestRow | FailureRow | Receipt
 """What is grouped under a recording's URI: what was listed, what the manifest says, why a row of it cannot be used, and what the
 checkpoint holds."""
+
+_ASKED: Packing[Asked] = Packing(Recording, Unlisted, ManifestRow, FailureRow, Receipt)
 
 
 class Task(NamedTuple):
@@ -183,12 +187,12 @@ def _unlisted(unlisted: Unlisted, row: ManifestRow | None) -> FailureRow:
     )
 
 
-def _is_asked_for(group: tuple[str, Iterable[Asked]]) -> bool:
+def _is_asked_for(group: tuple[str, list[Asked]]) -> bool:
     """Whether today's inputs name the recording; of all others the checkpoint keeps the rows, and the tables have none."""
     return not all(isinstance(item, Receipt) for item in group[1])
 
 
-def _uri(group: tuple[str, Iterable[Asked]]) -> str:
+def _uri(group: tuple[str, list[Asked]]) -> str:
     return group[0]
 
 
@@ -202,8 +206,8 @@ class _Plan(beam.DoFn):
     def start_bundle(self) -> None:
         self._unresolved: list[tuple[str, list[Asked]]] = []
 
-    def process(self, element: tuple[str, Iterable[Asked]]) -> Iterator[Task | pvalue.TaggedOutput]:
-        uri, group = element[0], list(element[1])
+    def process(self, element: tuple[str, list[Asked]]) -> Iterator[Task | pvalue.TaggedOutput]:
+        uri, group = element
         if not any(isinstance(item, ManifestRow) for item in group):
             yield from self._planned(uri, group, None)
             return
@@ -249,8 +253,7 @@ class PlanSegments(beam.PTransform):
     def expand(self, asked: tuple[beam.PCollection, ...]) -> dict[str, beam.PCollection]:
         groups = (
             asked
-            | "All by URI" >> beam.Flatten()
-            | "Group by recording" >> beam.GroupByKey()
+            | "Group by recording" >> GroupPacked(_ASKED)
             | "Leave out what is not asked for" >> beam.Filter(_is_asked_for)
         )
         if self._settings.limit is not None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
 
 import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
 
 from rows.model import FailureRow, RecordingRow
 from transforms.files import write_whole
@@ -16,6 +18,8 @@ from transforms.files import write_whole
 MAX_IGNORED_NAMES = 1000
 
 Counts = dict[str, int]
+
+T = TypeVar("T")
 
 
 def count_recording(row: RecordingRow) -> Counts:
@@ -103,6 +107,24 @@ class _WriteSummary(beam.DoFn):
         yield self._path
 
 
+class _CountAll(beam.DoFn, Generic[T]):
+    """Adds up what a function counts of elements: one element a bundle instead of one for each."""
+
+    def __init__(self, count: Callable[[T], Counts]) -> None:
+        self._count = count
+
+    def start_bundle(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def process(self, element: T) -> None:
+        self._counts.update(self._count(element))
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        if self._counts:
+            window = GlobalWindow()
+            yield WindowedValue(dict(self._counts), window.max_timestamp(), [window])
+
+
 class SumUp(beam.PTransform):
     """Writes the summary once all tables are written.
 
@@ -120,8 +142,8 @@ class SumUp(beam.PTransform):
         self._facts = facts
 
     def expand(self, tables: dict[str, Any]) -> beam.PCollection:
-        recordings = tables["recordings"] | "Count recordings" >> beam.Map(count_recording)
-        failures = tables["failures"] | "Count failures" >> beam.Map(count_failure)
+        recordings = tables["recordings"] | "Count recordings" >> beam.ParDo(_CountAll(count_recording))
+        failures = tables["failures"] | "Count failures" >> beam.ParDo(_CountAll(count_failure))
         counts = (
             (recordings, failures, tables["counts"])
             | "All counts" >> beam.Flatten()
