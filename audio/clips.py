@@ -183,7 +183,7 @@ class ClipStream(Iterator[ClipResult]):
                 self._source.close()
 
     def _decode(self) -> Iterator[ClipResult]:
-        self._source = source = open_source(Reader(self._file), first_needed_s(self._start_s))
+        self._source = source = open_source(Reader(self._file), self._start_s, self._stop_s)
         self._frames = source.first_frame
         tracks = self._open_tracks(source)
         schedule = self._open_schedule()
@@ -199,9 +199,11 @@ class ClipStream(Iterator[ClipResult]):
                     track.push(block, needed_from)
                 while tracks and schedule.next_start + CLIP_SAMPLES <= tracks[0][0].settled:
                     yield from self._clips(schedule.take(), tracks)
-                if self._frames >= enough and schedule.next_start == NEVER:
-                    self._note_damage(source)
-                    return
+                if schedule.next_start == NEVER:
+                    if self._frames >= enough:
+                        self._note_damage(source)
+                        return
+                    tracks = []  # the rest is decoded, but no clip needs it resampled
         except DamagedParts as error:
             self._note_damage(source, error)
         except AudioError as error:

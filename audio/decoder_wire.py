@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -31,6 +32,8 @@ PIECE_BYTES: Final = 1 << 20
 
 _HEADER = struct.Struct("<cII")
 _NEVER = (1, 0)
+_READ_BYTES = 1 << 14
+_PIPE_BYTES = 1 << 16
 _ERRORS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, AudioError)}
 
 
@@ -61,8 +64,7 @@ class Message(NamedTuple):
     kind: bytes
     values: Any
     """What the JSON says; None if there is none."""
-    data: Any
-    """The bytes, in the buffer that was allocated for them."""
+    data: bytes | bytearray
 
 
 class Channel:
@@ -79,21 +81,34 @@ class Channel:
         self._write_fd = write_fd
         self._wait = wait
         self._held = b""
+        self._came = b""
+        self._at = 0
         os.set_blocking(read_fd, False)
         os.set_blocking(write_fd, False)
 
-    def hold(self, kind: bytes, values: Any) -> None:
-        """Send a message together with the next one: a reader that waits is woken once."""
+    def hold(self, kind: bytes, values: Any) -> bytes:
+        """Send a message together with the next one, so that the other side is woken once; return its bytes."""
         encoded = orjson.dumps(values)
-        self._held += _HEADER.pack(kind, len(encoded), 0) + encoded
+        message = _HEADER.pack(kind, len(encoded), 0) + encoded
+        self._held += message
+        return message
+
+    def flush(self) -> None:
+        """Send what is held back. Raises as `send` does."""
+        if self._held:
+            held, self._held = self._held, b""
+            self._write([held, b""], len(held))
 
     def send(self, kind: bytes, values: Any = None, data: Any = b"") -> None:
         """Send a message. Raises BrokenPipeError when the other side is gone, and what `wait` raises."""
         encoded = b"" if values is None else orjson.dumps(values)
         size = memoryview(data).nbytes
-        parts = [self._held + _HEADER.pack(kind, len(encoded), size) + encoded, data]
+        head = self._held + _HEADER.pack(kind, len(encoded), size) + encoded
         self._held = b""
-        size += len(parts[0])
+        self._write([head, data], len(head) + size)
+
+    def _write(self, parts: list[Any], size: int) -> None:
+        """Write all that `parts` hold, which is `size` bytes."""
         while True:
             try:
                 done = os.writev(self._write_fd, parts)
@@ -105,40 +120,55 @@ class Channel:
             parts = _beyond(parts, done)
             size -= done
 
-    def receive(self, bounds: Bounds, allocate: Callable[[int], Any] = bytearray) -> Message:
-        """Return the next message; `allocate` makes the buffer for so many bytes of data.
+    def receive(self, bounds: Bounds) -> Message:
+        """Return the next message.
 
         Raises EOFError when the other side is gone, WireError for what is not within `bounds`, and what `wait` raises.
         """
-        header = bytearray(_HEADER.size)
-        self._fill([header], _HEADER.size)
-        kind, json_bytes, data_bytes = _HEADER.unpack(header)
+        kind, json_bytes, data_bytes = _HEADER.unpack(self._take(_HEADER.size))
         least, most = bounds.data_bytes.get(kind, _NEVER)
         if json_bytes > bounds.json_bytes or not least <= data_bytes <= most:
             raise WireError("a message that is not expected")
-        encoded = bytearray(json_bytes)
-        data = allocate(data_bytes) if data_bytes else bytearray()
-        if json_bytes + data_bytes:
-            self._fill([encoded, data], json_bytes + data_bytes)
         try:
-            return Message(kind, orjson.loads(encoded) if json_bytes else None, data)
+            values = orjson.loads(self._take(json_bytes)) if json_bytes else None
         except orjson.JSONDecodeError:
             raise WireError("a message that is not JSON") from None
+        return Message(kind, values, self._take(data_bytes) if data_bytes else b"")
 
-    def _fill(self, parts: list[Any], size: int) -> None:
-        """Read the next `size` bytes, all that `parts` hold together, into them."""
+    def _take(self, size: int) -> bytes | bytearray:
+        """Return the next bytes; what came beyond them is kept for the next call."""
+        at = self._at
+        came = len(self._came) - at
+        if came < size:
+            if size > _READ_BYTES:
+                return self._take_many(size)
+            while came < size:
+                self._came = self._came[at:] + self._read()
+                at, came = 0, len(self._came)
+        self._at = at + size
+        return self._came[at : at + size]
+
+    def _take_many(self, size: int) -> bytearray:
+        taken = bytearray(size)
+        filled = len(self._came) - self._at
+        taken[:filled] = self._came[self._at :]
+        self._came, self._at = b"", 0
+        while filled < size:
+            part = self._read(min(size - filled, _PIPE_BYTES))
+            taken[filled : filled + len(part)] = part
+            filled += len(part)
+        return taken
+
+    def _read(self, size: int = _READ_BYTES) -> bytes:
         while True:
             try:
-                done = os.readv(self._read_fd, parts)
+                part = os.read(self._read_fd, size)
             except BlockingIOError:
                 self._wait(False)
                 continue
-            if done == size:
-                return
-            if done == 0:
+            if not part:
                 raise EOFError
-            parts = _beyond(parts, done)
-            size -= done
+            return part
 
 
 def _beyond(parts: list[Any], done: int) -> list[memoryview]:
@@ -150,6 +180,18 @@ def _beyond(parts: list[Any], done: int) -> list[memoryview]:
             left.append(view[done:])
         done = max(0, done - len(view))
     return left
+
+
+def split(data: bytes) -> list[Message]:
+    """Return the messages that follow each other in `data`, as far as they are whole."""
+    messages, at = [], 0
+    with suppress(orjson.JSONDecodeError):
+        while at + _HEADER.size <= len(data):
+            kind, json_bytes, _ = _HEADER.unpack_from(data, at)
+            at += _HEADER.size
+            messages.append(Message(kind, orjson.loads(data[at : at + json_bytes]), b""))
+            at += json_bytes
+    return messages
 
 
 def job_values(segment: Segment, source: str, size_bytes: int) -> dict[str, Any]:
@@ -175,22 +217,21 @@ def segment_of(values: dict[str, Any]) -> Segment:
     return Segment(recording, tuple(Take(*take) for take in values["takes"]), values["start_s"], values["stop_s"])
 
 
-def send_result(channel: Channel, ring: Ring, result: ClipResult) -> None:
-    """Send a clip, or what is said in its place."""
+def result_values(result: ClipResult) -> tuple[bytes, list[Any]]:
+    """Return the kind of message and what is sent of a clip, but for its samples, or of what is said in its place."""
     place = [result.channel, result.start_sample, result.limits, [tuple(wanted) for wanted in result.wanted]]
     match result:
         case Clip():
-            ring.put(result.samples)
             levels = [_level(result.rms_dbfs), _level(result.peak_dbfs)]
-            channel.send(CLIP, [*place, result.audio_start, result.audio_stop, *levels])
+            return CLIP, [*place, result.audio_start, result.audio_stop, *levels]
         case SkippedClip():
-            channel.send(SKIPPED, [*place, result.reason])
+            return SKIPPED, [*place, result.reason]
         case FailedClip():
-            channel.send(FAILED, [*place, result.code, result.message])
+            return FAILED, [*place, result.code, result.message]
 
 
 def result_of(message: Message, ring: Ring) -> ClipResult:
-    """Return what `send_result` sent. Raises WireError."""
+    """Return what `result_values` describes, with the samples in the next slot. Raises WireError."""
     try:
         name, start, limits, wanted, *more = message.values
         place = (

@@ -23,6 +23,8 @@ _PIECE_BYTES = 8 << 20
 that are tried in finding one in FLAC), and four times as much with each further piece in a row, up to this."""
 _PIECE_GROWTH = 4
 _RETRY_FOR_S = 60.0
+_CONNECTIONS = 64
+"""Kept open: as many as all threads of a process that fetch, and those that store rows, use at a time."""
 
 _client_lock = threading.Lock()
 _client: storage.Client | None = None
@@ -67,6 +69,7 @@ def storage_client() -> storage.Client:
                 _client = storage.Client()
             # Any `auth` keeps `requests` from replacing the authorization header by what .netrc holds.
             _client._http.auth = _unchanged
+            widen_pool(_client, _CONNECTIONS)
         return _client
 
 
@@ -210,8 +213,13 @@ def _download(blob: storage.Blob, first: int | None, last: int | None) -> bytes:
     from google.cloud.storage.retry import DEFAULT_RETRY
 
     try:
+        # In one piece: else the library reads 8 kB at a time, which costs threads beside each other more than the rest.
         data: bytes = blob.download_as_bytes(
-            start=first, end=last, raw_download=True, retry=DEFAULT_RETRY.with_timeout(_RETRY_FOR_S)
+            start=first,
+            end=last,
+            raw_download=True,
+            single_shot_download=True,
+            retry=DEFAULT_RETRY.with_timeout(_RETRY_FOR_S),
         )
     except exceptions.NotFound:
         raise _not_found(blob) from None

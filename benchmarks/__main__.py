@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("encode_and_send", "in_flight", "whole_command", "peak_memory", "quota")
+BENCHMARKS = ("encode_and_send", "in_flight", "decoding", "whole_command", "peak_memory", "quota")
 
 failed = []
 for name in BENCHMARKS:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 import soundfile
 
 from emulator.process import LocalEndpoint
+from tests.e2e.memory import MemoryPeak
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RATE_HZ = 44100
@@ -30,6 +31,9 @@ class Usage:
     cpu_s: float
     wall_s: float
     peak_mb: float
+    """Of its largest process."""
+    together_mb: float
+    """Of all its processes at a time, what they share counted once."""
 
 
 def write_files(folder: Path, files: int) -> None:
@@ -44,19 +48,32 @@ def write_files(folder: Path, files: int) -> None:
         (folder / f"link-{number:06d}.wav").hardlink_to(sources[number % len(sources)])
 
 
-def measure(inputs: Path, local: LocalEndpoint, options: Sequence[str] = ()) -> Usage:
-    """Runs the command over `inputs` against a local endpoint that runs already; it must succeed."""
-    with tempfile.TemporaryDirectory() as folder:
-        prefix = Path(folder) / "rows"
-        command = [sys.executable, "-m", "pipeline", "--input", str(inputs), "--output", str(prefix), *options]
-        command += ["--endpoint", local.endpoint_name, "--endpoint_host", local.host]
-        with open(os.devnull, "w") as nowhere:  # noqa: PTH123
-            process = subprocess.Popen(command, cwd=REPOSITORY, stdout=nowhere)
-            started = os.times().elapsed
+def measure(
+    inputs: Path | str,
+    local: LocalEndpoint,
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Usage:
+    """Runs the command over `inputs` against a local endpoint that runs already; it must succeed.
+
+    Its output goes to `folder`, where a second run goes on from the first one's checkpoint; None for one of its own.
+    """
+    if folder is None:
+        with tempfile.TemporaryDirectory() as own:
+            return measure(inputs, local, options, environment, Path(own))
+    prefix = folder / "rows"
+    command = [sys.executable, "-m", "pipeline", "--input", str(inputs), "--output", str(prefix), *options]
+    command += ["--endpoint", local.endpoint_name, "--endpoint_host", local.host]
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=nowhere, env={**os.environ, **(environment or {})})
+        started = os.times().elapsed
+        with MemoryPeak(process.pid) as memory:
             _, status, used = os.wait4(process.pid, 0)
-            wall_s = os.times().elapsed - started
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit(f"the command failed with status {process.returncode}: {' '.join(command)}")
-        clips = json.loads(Path(f"{prefix}-summary.json").read_text())["clips"]
-    return Usage(clips, used.ru_utime + used.ru_stime, wall_s, used.ru_maxrss / 1000)
+        wall_s = os.times().elapsed - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"the command failed with status {process.returncode}: {' '.join(command)}")
+    clips = json.loads(Path(f"{prefix}-summary.json").read_text())["clips"]
+    cpu_s = used.ru_utime + used.ru_stime
+    return Usage(clips, cpu_s, wall_s, used.ru_maxrss / 1000, memory.together / 1e6)

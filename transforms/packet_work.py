@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 
 from audio.clips import Clip, FailedClip, SkippedClip
-from audio.decoders import Decoding
+from audio.decoders import DecodersClosed, Decoding
 from audio.errors import FetchError
 from audio.fetch_ahead import Source
 from audio.ready_made import ReadyMade, ready_made
@@ -61,6 +62,16 @@ class _Ticket:
     """But for the embedding."""
 
 
+@contextmanager
+def _interrupted_if_closed() -> Iterator[None]:
+    """Whoever is interrupted closes the decoders, which then are no error of their own."""
+    try:
+        yield
+    except DecodersClosed:
+        INTERRUPTION.raise_if_asked()
+        raise
+
+
 class PacketWork:
     """Works on packets, one after the other, while requests for earlier ones are in flight.
 
@@ -110,6 +121,7 @@ class PacketWork:
         self._is_spent = False
         self._counts: Counter[str] = Counter()
 
+    @_interrupted_if_closed()
     def work(self, packet: Packet) -> list[Receipt]:
         """Takes on a packet, and decodes and sends what is ahead of it in line.
 
@@ -139,6 +151,7 @@ class PacketWork:
         self._one_less(state)
         return stored + self._writer.receipts()
 
+    @_interrupted_if_closed()
     def flush(self) -> None:
         """Decodes what is in line, and sends the clips that wait for others to fill up a request."""
         while len(self._line):

@@ -9,7 +9,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from audio.decoders import Decoding
 from audio.errors import AudioError
-from audio.fetch_ahead import Source
+from audio.fetch_ahead import Source, held_bytes
 from audio.recording import Recording, Segment
 
 T = TypeVar("T")
@@ -17,7 +17,7 @@ T = TypeVar("T")
 AHEAD_SEGMENTS: Final = 16
 """Segments that are fetched ahead."""
 AHEAD_BYTES: Final = 32 << 20
-"""And how large their recordings may be together; a larger one goes alone."""
+"""And how much of them may be held in memory."""
 
 
 class Fetcher(Protocol):
@@ -72,7 +72,7 @@ class SegmentLine(Generic[T]):
     @property
     def is_full(self) -> bool:
         """Whether the first ones should be worked on before more are added."""
-        size_bytes = sum(place.segment.recording.size_bytes for place in self._places)
+        size_bytes = sum(held_bytes(place.segment.recording) for place in self._places)
         return len(self._places) > AHEAD_SEGMENTS or (len(self._places) > 1 and size_bytes > AHEAD_BYTES)
 
     def add(self, ticket: T, segment: Segment) -> None:

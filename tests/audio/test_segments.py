@@ -74,7 +74,7 @@ def check_cut(
         assert stream.info is not None
         duration_s += stream.info.duration_s or 0
         lost += failed(stream, part.takes)
-    assert sorted(found) == sorted(expected)
+    assert sorted(found, key=repr) == sorted(expected, key=repr)
     assert [row[1:3] for row in expected] == sorted(
         (row[1:3] for row in expected), key=lambda place: (place[0], -1 if place[1] == "mean" else int(place[1]))
     )
@@ -312,6 +312,30 @@ def test_flac_that_is_damaged_inside() -> None:
     assert whole.error_s == pytest.approx(10, abs=4)
     assert streams[1].error_s == pytest.approx(10, abs=4)
     assert [stream.info.gaps for stream in streams if stream.info] == [0, 1, 0]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_flac_that_is_damaged_anywhere(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    data = bytearray(FLAC)
+    for place in random.integers(1_000, len(data) - 1_000, random.integers(1, 4)):
+        data[place : place + 200] = random.bytes(200)
+    whole = open_clips(io.BytesIO(bytes(data)), ClipSettings(), stretch_s=6)
+    expected = clips_of(whole)
+    found: dict[int, bytes] = {}
+    streams = cut_in_three(bytes(data))
+    for stream in streams:
+        found |= clips_of(stream)
+    assert found == expected
+    assert any(stream.error is not None for stream in streams) == (whole.error is not None)
+    assert whole.info is not None
+    assert sum(stream.info.duration_s or 0 for stream in streams if stream.info) == whole.info.duration_s
+    assert sum(stream.info.gaps for stream in streams if stream.info) == whole.info.gaps
+
+
+def test_flac_by_another_encoder() -> None:
+    data = encode(noise(14 * 44_100, 2), 44_100, "flac", "flac")
+    assert len(check_cut(data, (Take("each"), Take("mean", 90_000, 170_000)), ClipSettings(hop_s=0.7))) == 4
 
 
 def test_flac_that_ends_early_in_segments_that_trusted_its_header() -> None:

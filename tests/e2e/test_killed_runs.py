@@ -163,7 +163,9 @@ def test_a_run_that_is_killed_again_and_again_ends_as_an_undisturbed_one(
             lost = (arrived - arrived_before) - (stored - stored_before)
             workers = 2 if way == "two workers" else 1
             rate = IN_FLIGHT[way] * 4 * 1000 / LATENCY_MS
-            assert lost <= workers * (IN_FLIGHT[way] * 4 + rate * (FLUSH_S + 1)), "what was in flight, and not yet flushed"
+            assert lost <= workers * (IN_FLIGHT[way] * 4 + rate * (FLUSH_S + 1)), (
+                "what was in flight, and not yet flushed"
+            )
             lost_bound += lost
             arrived_before, stored_before = arrived, stored
         done = run_command(*killed.command, timeout_s=900, **environment)

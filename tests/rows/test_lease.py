@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from audio import fetch
 from rows.lease import BucketLease, Holder, LeaseError, LeaseTaken, holding
-from tests.audio.gcs import StorageServer, storage_server
+from tests.audio.gcs import StorageServer
 
 _HOLD = """
 import sys
@@ -22,20 +21,11 @@ with holding(sys.argv[1], "first-run", print):
 """
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory):
-    with storage_server(tmp_path_factory.mktemp("gcs")) as running:
-        running.make_bucket("bucket")
-        yield running
-
-
 @pytest.fixture(params=["disk", "bucket"])
-def checkpoint(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def checkpoint(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "disk":
         return str(tmp_path)
-    server: StorageServer = request.getfixturevalue("server")
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.address)
-    monkeypatch.setattr(fetch, "_client", None)
+    request.getfixturevalue("server")
     return f"gs://bucket/{tmp_path.name}"
 
 
@@ -110,9 +100,7 @@ class Clock:
 
 
 @pytest.fixture
-def in_bucket(server: StorageServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.address)
-    monkeypatch.setattr(fetch, "_client", None)
+def in_bucket(server: StorageServer, tmp_path: Path) -> str:
     return f"gs://bucket/{tmp_path.name}"
 
 
@@ -141,7 +129,7 @@ def test_the_lease_of_another_machine_is_taken_over_when_it_was_not_renewed_for_
     second.release()
 
 
-def test_a_renewed_lease_stays(in_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_renewed_lease_stays(in_bucket: str) -> None:
     clock, lost = Clock(), []
     first = lease(in_bucket, "first", clock, lost)
     first.acquire()
