@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 from emulator.standin import embed
+from pipeline.command import main
 from tests.audio.gcs import storage_server
 from tests.e2e.running import failures, recordings, shards, summary_of
 from tests.e2e.served import Served, cut, digests, served
@@ -287,7 +288,9 @@ def test_a_manifest_on_cloud_storage_names_objects_beside_it(endpoint: Served, t
         }
 
 
-def test_what_cannot_be_a_manifest_is_one_line(endpoint: Served, tmp_path: Path) -> None:
+def test_what_cannot_be_a_manifest_is_one_line(
+    endpoint: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_wav(tmp_path / "a.wav", 1)
     good = write_table(tmp_path / "m.csv", [("uri",), ("a.wav",)])
     other = write_table(tmp_path / "other.csv", [("path", "start_s"), ("a.wav", "1")])
@@ -305,7 +308,12 @@ def test_what_cannot_be_a_manifest_is_one_line(endpoint: Served, tmp_path: Path)
         (("--manifest", tmp_path / "none.csv"), ["--manifest", "none.csv"]),
         (("--manifest", tmp_path), ["manifest"]),
     ]:
-        endpoint.refused(*arguments, *output, status=2, said=said)
+        given = (*endpoint.where, *arguments, *output)
+        assert main(list(map(str, given))) == 2
+        told = capsys.readouterr().err
+        assert told.count("\n") == 1
+        assert all(text in told for text in said), told
+    assert endpoint.arrived().requests == 0
     assert not list(tmp_path.glob("r-*"))
 
 
