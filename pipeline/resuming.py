@@ -58,21 +58,29 @@ def alone_on_checkpoint(run: RunSettings) -> Iterator[None]:
 
 
 def take_over(run: RunSettings) -> Earlier:
-    """What this run goes on from, once it is alone on the checkpoint; with `fresh_checkpoint` nothing, all is removed."""
+    """What this run goes on from, once it is alone on the checkpoint.
+
+    With `fresh_checkpoint` all is removed, and earlier runs are known by what they said: they may have left clips staged.
+    """
     store = open_store(run.checkpoint)
+    described = find_earlier(run).described
     if run.fresh_checkpoint:
         delete_checkpoint(run)
-        return Earlier({})
-    described = find_earlier(run).described
+        return Earlier(described)
     remove_rows(store, sorted(replaced(described)))  # a run that was cut off while it did so has left some
     counting = live(described)
     return Earlier(described, counting, due_merge(store, counting, run.run_id))
 
 
 def delete_checkpoint(run: RunSettings) -> None:
-    """Removes all that runs have stored, but for the lease."""
+    """Removes all that runs have stored, but for the lease.
+
+    What the runs say about themselves goes last: were this cut off, nobody could tell whose the rows are that are left.
+    """
     store = open_store(run.checkpoint)
-    for folder in store.folders():
+    folders = store.folders()
+    remove_rows(store, folders)
+    for folder in folders:
         store.remove(list(store.names(f"{folder}/")))
 
 

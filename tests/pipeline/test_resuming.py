@@ -92,8 +92,31 @@ def test_a_fresh_start_drops_what_was_there_whatever_its_settings(tmp_path: Path
     run = type(run)(**{**vars(run), "fresh_checkpoint": True})
     (Path(run.checkpoint) / "lease.json").write_text("")
     find_earlier(run)
-    assert take_over(run) == Earlier({})
+    found = take_over(run)
+    assert (found.live, found.merge) == ((), None)
+    assert [told["run_id"] for told in found.runs] == ["run1"], "it may have left clips staged"
     assert [path.name for path in Path(run.checkpoint).iterdir()] == ["lease.json"]
+
+
+def test_what_a_deletion_that_was_cut_off_has_left_still_says_whose_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = settings(tmp_path)
+    for name in ("run1", "run2"):
+        earlier_run(run, name)
+    unlink, removed = Path.unlink, []
+
+    def cut_off(path: Path, **options: bool) -> None:
+        if len(removed) == 2:
+            raise KeyboardInterrupt
+        removed.append(path.name)
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        delete_checkpoint(run)
+    assert removed == ["0.rows", "0.rows"]
+    assert [told["run_id"] for told in find_earlier(run).runs] == ["run1", "run2"]
 
 
 def test_a_deleted_checkpoint_is_gone(tmp_path: Path) -> None:
