@@ -107,7 +107,9 @@ def plan(
         return RecordingPlan(Recording(found.uri, "", 0), (), rows, (), problems + failures), []
     takes = tuple(sorted({row.take for row in rows}, key=take_order)) or (Take(settings.clips.channel),)
     receipts = tuple(item for item in group if isinstance(item, Receipt) and item.recording_version == found.version)
-    segments = [(segment_id(segment, settings.choice), segment) for segment in _cut(found, takes, settings.clips, open_file)]
+    segments = [
+        (segment_id(segment, settings.choice), segment) for segment in _cut(found, takes, settings.clips, open_file)
+    ]
     held = Held(receipts)
     settled = held.settled(retry_failed=settings.retry_failed)
     tasks = [

@@ -137,7 +137,9 @@ def test_events_are_cut_out_joined_with_their_labels_and_sent_once(endpoint: Ser
     by_place = {row["clip_id"]: row["embedding"] for row in rows}
     assert {row["clip_id"] for row in renamed} == by_place.keys()
     # By --input the whole recordings are the same ones: only what no row asked for is sent.
-    summary, arrived = endpoint.run("--input", tmp_path / "audio", "--output", tmp_path / "s", "--checkpoint", f"{tmp_path}/r-checkpoint")
+    summary, arrived = endpoint.run(
+        "--input", tmp_path / "audio", "--output", tmp_path / "s", "--checkpoint", f"{tmp_path}/r-checkpoint"
+    )
     mixed = np.float32((stereo.astype(np.float64) / 32768).mean(axis=1))
     assert sum(arrived.clips.values()) == 1
     assert summary["reused"] == 6
@@ -165,7 +167,9 @@ def test_events_among_zeros_as_tensorflow_records(endpoint: Served, tmp_path: Pa
         row = example["manifest_row"][0]
         assert example["metadata/uri"] == [(b"not this", SECRET.encode())[row - 1]]
     # With audio around it, it is another clip; the one that no zeros were needed for is the same.
-    summary, arrived = endpoint.run(*arguments[:-2], "--output", tmp_path / "s", "--checkpoint", f"{tmp_path}/r-checkpoint")
+    summary, arrived = endpoint.run(
+        *arguments[:-2], "--output", tmp_path / "s", "--checkpoint", f"{tmp_path}/r-checkpoint"
+    )
     assert arrived.clips == Counter(digests(a, [52000, 48000]))
     assert summary["reused"] == 1
     assert_secret_only_in_rows(tmp_path, tmp_path / "s", [manifest, path])
@@ -241,7 +245,11 @@ def test_rows_that_cannot_be_used_are_failures_of_their_own(endpoint: Served, tm
     for number, row in found.items():
         assert row["message"].startswith(f"line {number + 2}: "), row
         assert (row["attempts"], row["clip_id"]) == (0, None)
-    others = {Path(row["recording_uri"]).name: row["code"] for row in failures(tmp_path / "out" / "r") if row["manifest_row"] is None}
+    others = {
+        Path(row["recording_uri"]).name: row["code"]
+        for row in failures(tmp_path / "out" / "r")
+        if row["manifest_row"] is None
+    }
     assert others == {"broken.wav": "not_audio", "empty.wav": "empty_file"}
     statuses = {Path(uri).name: row["status"] for uri, row in recordings(tmp_path / "out" / "r").items()}
     assert {name: statuses[name] for name in ("a.wav", "gone.wav", "folder.wav", "broken.wav", "empty.wav")} == {
@@ -269,13 +277,16 @@ def test_a_manifest_on_cloud_storage_names_objects_beside_it(endpoint: Served, t
     with storage_server(tmp_path / "storage") as storage:
         storage.make_bucket("clinic")
         storage.upload("clinic", "2024/visits/a b?.wav", a)
-        lines = [{"file": "visits/a b?.wav", "n": 1}, {"file": "gs://clinic/2024/visits/a b?.wav", "start_s": 1, "end_s": 2}]
+        lines = [
+            {"file": "visits/a b?.wav", "n": 1},
+            {"file": "gs://clinic/2024/visits/a b?.wav", "start_s": 1, "end_s": 2},
+        ]
         lines += [{"file": "visits/none.wav"}, {"file": str(tmp_path / "a.wav")}, {"file": "../../a.wav"}]
         text = "\n".join(map(json.dumps, lines)).encode()
         storage.upload("clinic", "2024/m.jsonl.gz", gzip.compress(text))
         arguments = ("--manifest", "gs://clinic/2024/m.jsonl.gz", "--uri_column", "file", "--output", tmp_path / "r")
         environment = {"STORAGE_EMULATOR_HOST": storage.address}
-        summary, arrived = endpoint.run(*arguments, **environment)
+        _, arrived = endpoint.run(*arguments, **environment)
         # A path from the root is this machine's, whatever the manifest: the same sounds, in another recording.
         assert arrived.clips == Counter(2 * digests(noise(3, 8)) + digests(noise(3, 8), [8000]))
         codes = {row["manifest_row"]: row["code"] for row in failures(tmp_path / "r")}
@@ -320,7 +331,12 @@ def test_what_cannot_be_a_manifest_is_one_line(
 def test_the_plan_of_a_manifest_and_its_first_recordings(endpoint: Served, tmp_path: Path) -> None:
     for name in "abc":
         write_wav(tmp_path / f"{name}.wav", 1, seed=ord(name))
-    table = [("uri", "start_s", "end_s", "x"), ("c.wav", "", "", SECRET), ("b.wav", "0", "1", ""), ("b.wav", "1", "0", SECRET)]
+    table = [
+        ("uri", "start_s", "end_s", "x"),
+        ("c.wav", "", "", SECRET),
+        ("b.wav", "0", "1", ""),
+        ("b.wav", "1", "0", SECRET),
+    ]
     manifest = write_table(tmp_path / "m.csv", [*table, ("a.wav", "", "", ""), ("b.wav", "0", "0.5", "")])
     done = endpoint.command("--manifest", manifest, "--output", tmp_path / "r", "--plan")
     assert done.returncode == 0, done.stderr

@@ -51,7 +51,7 @@ def test_runs_with_a_budget_end_well_and_go_on_until_all_is_done(
 ) -> None:
     arguments = ("--input", folder, "--output", tmp_path / "r", "--max_requests", 2 + ROUND)
     sent: Counter[str] = Counter()
-    for number in range(1, 10):
+    for _ in range(1, 10):
         done = endpoint.command(*arguments, "--delete_checkpoint")
         assert (done.returncode, done.stderr) == (0, "")
         arrived = endpoint.arrived()

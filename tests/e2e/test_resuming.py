@@ -1,12 +1,8 @@
 """Runs on a checkpoint that earlier runs have left: what is sent, what the tables hold, and what is refused."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +13,7 @@ from emulator.digests import clip_digest
 from rows.checkpoint import Row, read_all
 from rows.model import EmbeddingRow
 from tests.audio.gcs import storage_server
-from tests.e2e.running import REPOSITORY, assert_same_rows, embeddings, failures, recordings, summary_of
+from tests.e2e.running import assert_same_rows, embeddings, failures, recordings
 from tests.e2e.served import Served, are_gone, cut, digests, served
 from tests.transforms.samples import noise, store, write_wav
 
@@ -104,9 +100,7 @@ def test_clips_at_the_same_places_are_reused_with_another_hop_and_output(fast: S
     assert (arrived.requests, summary["embedded"]) == (0, 3)
     assert sorted(row["clip_index"] for row in embeddings(tmp_path / "r").values()) == [0, 1, 2]
     # And a cut that keeps no tail.
-    summary, arrived = fast.run(
-        *arguments, "--output", tmp_path / "t", "--hop_s", 1.5, "--tail", "drop", "--no_probe"
-    )
+    summary, arrived = fast.run(*arguments, "--output", tmp_path / "t", "--hop_s", 1.5, "--tail", "drop", "--no_probe")
     assert arrived.clips == Counter(digests(noise(6, 11), [24000]))
     assert summary["embedded"] == 3
 
@@ -251,7 +245,9 @@ def split_into_runs(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "mode"), [(signal.SIGINT, "in_memory"), (signal.SIGTERM, "multi_processing")], ids=["ctrl-c", "two workers"]
+    ("number", "mode"),
+    [(signal.SIGINT, "in_memory"), (signal.SIGTERM, "multi_processing")],
+    ids=["ctrl-c", "two workers"],
 )
 def test_a_stopped_run_leaves_no_process_and_the_next_sends_the_rest(
     number: signal.Signals, mode: str, slow: Served, tmp_path: Path
@@ -308,7 +304,9 @@ def test_a_run_with_its_checkpoint_on_cloud_storage_stops_and_goes_on(slow: Serv
         names = storage.names("kept")
         assert [name for name in names if name.endswith(".rows")]
         assert not [name for name in names if name.endswith("lease.json")]
-        kept = [row for name in names if name.endswith(".rows") for _, row in read_all(storage.content("kept", name)[0])]
+        kept = [
+            row for name in names if name.endswith(".rows") for _, row in read_all(storage.content("kept", name)[0])
+        ]
         count = len([row for row in kept if isinstance(row, EmbeddingRow)])
         slow.arrived()
         summary, arrived = slow.run(*arguments, "--requests_in_flight", 8, "--delete_checkpoint", **environment)
