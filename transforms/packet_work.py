@@ -118,7 +118,8 @@ class PacketWork:
         self._outbox = Outbox[_Ticket](endpoint, client, stager, self._answered, self._unstaged, self._count)
         self._lock = threading.Lock()
         self._error: Exception | None = None
-        self._is_spent = False
+        self._spent: BudgetSpent | None = None
+        self._is_stopped = False
         self._counts: Counter[str] = Counter()
 
     @_interrupted_if_closed()
@@ -128,7 +129,7 @@ class PacketWork:
         Returns receipts for rows stored so far, of this and earlier packets; of those that an earlier attempt at this
         packet has stored, too: the runner has dropped those that it returned.
         """
-        if self._is_spent:
+        if self._is_stopped:
             return self._writer.receipts()
         stored = self._stored(packet)
         held = {segment_id: Held(receipts) for segment_id, receipts in _by_segment(stored).items()}
@@ -192,7 +193,7 @@ class PacketWork:
 
     def _stop(self) -> None:
         """The budget is used up: what is out is waited for, and all else is left for the next run."""
-        self._is_spent = True
+        self._is_stopped = True
         self._line.close()
         self._outbox.abandon(wait_s=self._wait_s)
 
@@ -245,6 +246,8 @@ class PacketWork:
 
     def _send(self, ticket: _Ticket, clip: Clip, itself: ReadyMade | None) -> None:
         self._raise_error()
+        if self._spent is not None:
+            raise self._spent
         self._writer.raise_error()
         with self._lock:
             ticket.packet.waiting += 1
@@ -258,7 +261,10 @@ class PacketWork:
             self._count("requests", outcome.requests)
             self._count("retries", outcome.retries)
             if outcome.error is not None:
-                self._error = self._error or outcome.error
+                if isinstance(outcome.error, BudgetSpent):
+                    self._spent = outcome.error
+                else:
+                    self._error = self._error or outcome.error
             for ticket, result in zip(tickets, outcome.results, strict=True):
                 if result is None:
                     continue  # the run ended before its answer
@@ -296,7 +302,7 @@ class PacketWork:
             self._counts[name] += by
 
     def _raise_error(self) -> None:
-        if self._error is not None and not (self._is_spent and isinstance(self._error, BudgetSpent)):
+        if self._error is not None:
             raise self._error
 
 

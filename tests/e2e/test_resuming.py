@@ -256,7 +256,8 @@ def test_a_stopped_run_leaves_no_process_and_the_next_sends_the_rest(
         write_wav(tmp_path / "in" / f"{seed}.wav", 8, seed=100 + seed)
     checkpoint = tmp_path / "r-checkpoint"
     arguments = ("--input", tmp_path / "in", "--output", tmp_path / "r", "--requests_in_flight", 2, "--no_probe")
-    arguments += (f"--direct_running_mode={mode}", "--direct_num_workers=2")
+    if mode == "multi_processing":
+        arguments += ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
     requests = 10 if mode == "in_memory" else 1
 
     def is_half_done() -> bool:
