@@ -36,7 +36,7 @@ from pipeline.stopping import INTERRUPTED, INTERRUPTED_TEXT, stopping
 from pipeline.usage import PROGRAM, UsageError
 from pipeline.versions import versions
 from rows.generations import note_run
-from rows.lease import LeaseError
+from rows.lease import LeaseError, remove_lease
 from rows.store import StoreError, open_store
 from transforms.files import WriteError, read_whole
 from transforms.staging import StagingError
@@ -131,6 +131,7 @@ def _run(run: RunSettings, options: Any, existing: list[str]) -> int:
         missed = shortfall(summary, run.max_failure_fraction)
         if run.delete_checkpoint and missed is None and not summary["left"]["recordings"]:
             delete_checkpoint(run)
+            remove_lease(run.checkpoint)
     with contextlib.suppress(OSError):  # whoever read the output has left; the summary is in its file
         print_summary(summary, Console())
     return DONE if missed is None else _say(missed, FAILED)
