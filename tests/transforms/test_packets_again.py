@@ -121,7 +121,9 @@ def test_when_the_budget_is_used_up_the_rest_is_left_and_nothing_is_raised(files
     assert sent(rest) == 4
 
 
-def test_requests_that_the_budget_no_longer_allows_leave_their_clips_and_nothing_is_raised(files: list[Recording]) -> None:
+def test_requests_that_the_budget_no_longer_allows_leave_their_clips_and_nothing_is_raised(
+    files: list[Recording],
+) -> None:
     store, endpoint = Store(), FakeEndpoint()
     with working(endpoint, store, kind=PacketWork) as (work, _):
         work.work(packet(*files))
