@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.settings import RunSettings
 from pipeline.usage import UsageError
-from rows.generations import Described, Merge, due_merge, generations, live, remove_rows, replaced
+from rows.generations import Described, Merge, due_merge, generations, live, remove_all, remove_rows, replaced
 from rows.lease import holding
 from rows.store import open_store
 
@@ -65,23 +65,11 @@ def take_over(run: RunSettings) -> Earlier:
     store = open_store(run.checkpoint)
     described = find_earlier(run).described
     if run.fresh_checkpoint:
-        delete_checkpoint(run)
+        remove_all(store)
         return Earlier(described)
     remove_rows(store, sorted(replaced(described)))  # a run that was cut off while it did so has left some
     counting = live(described)
     return Earlier(described, counting, due_merge(store, counting, run.run_id))
-
-
-def delete_checkpoint(run: RunSettings) -> None:
-    """Removes all that runs have stored, but for the lease.
-
-    What the runs say about themselves goes last: were this cut off, nobody could tell whose the rows are that are left.
-    """
-    store = open_store(run.checkpoint)
-    folders = store.folders()
-    remove_rows(store, folders)
-    for folder in folders:
-        store.remove(list(store.names(f"{folder}/")))
 
 
 def _check_fingerprint(run: RunSettings, earlier: Earlier) -> None:

@@ -158,7 +158,7 @@ def test_another_model_is_refused_unless_all_is_dropped(fast: Served, tmp_path: 
     summary, arrived = fast.run(*arguments, "--model_id", "other", "--delete_checkpoint")
     assert arrived.only_probe
     left = sorted(path.name for path in tmp_path.iterdir())
-    assert [path for path in (tmp_path / "r-checkpoint").rglob("*") if path.name != "lease.json"] == []
+    assert "r-checkpoint" not in left
     assert "r-summary.json" in left
     (tmp_path / "in" / "b.wav").write_text("no sound")
     failing = ("--max_failure_fraction", 0.1, "--delete_checkpoint", "--overwrite")
@@ -167,6 +167,21 @@ def test_another_model_is_refused_unless_all_is_dropped(fast: Served, tmp_path: 
     assert sum(fast.arrived().clips.values()) == 2
     summary, arrived = fast.run(*arguments)
     assert arrived.only_probe
+
+
+def test_rows_whose_run_cannot_be_known_are_not_taken_for_another_models(fast: Served, tmp_path: Path) -> None:
+    write_wav(tmp_path / "in" / "a.wav", 3, seed=32)
+    (tmp_path / "in" / "broken.wav").write_text("no sound")
+    arguments = ("--input", tmp_path / "in", "--checkpoint", tmp_path / "kept", "--no_probe")
+    fast.run(*arguments, "--output", tmp_path / "r")
+    (run,) = (tmp_path / "kept").glob("*/run.json")
+    run.write_text(run.read_text()[:100])
+    fast.arrived()
+    summary, arrived = fast.run(*arguments, "--output", tmp_path / "s", "--model_id", "other")
+    assert sum(arrived.clips.values()) == 2
+    assert (summary["reused"], summary["embedded"]) == (0, 2)
+    assert {row["model_id"] for row in embeddings(tmp_path / "s").values()} == {"other"}
+    assert {row["fingerprint"] for row in embeddings(tmp_path / "s").values()} == {summary["fingerprint"]}
 
 
 def test_what_may_pass_is_tried_again_and_what_may_not_when_asked(tmp_path: Path) -> None:

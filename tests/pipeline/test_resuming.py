@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.resuming import Earlier, alone_on_checkpoint, delete_checkpoint, find_earlier, take_over
+from pipeline.resuming import Earlier, alone_on_checkpoint, find_earlier, take_over
 from pipeline.settings import RunSettings
 from pipeline.usage import UsageError
-from rows.generations import MERGED_AT_ONCE, Merge, note_merge, note_run
+from rows.generations import MERGED_AT_ONCE, Merge, note_merge, note_run, remove_all
 from rows.lease import LeaseTaken
 from rows.store import open_store
 from tests.pipeline.commands import settings
@@ -114,7 +114,7 @@ def test_what_a_deletion_that_was_cut_off_has_left_still_says_whose_it_is(
 
     monkeypatch.setattr(Path, "unlink", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        delete_checkpoint(run)
+        remove_all(open_store(run.checkpoint))
     assert removed == ["0.rows", "0.rows"]
     assert [told["run_id"] for told in find_earlier(run).runs] == ["run1", "run2"]
 
@@ -123,8 +123,21 @@ def test_a_deleted_checkpoint_is_gone(tmp_path: Path) -> None:
     run = settings(tmp_path)
     earlier_run(run, "run1")
     with alone_on_checkpoint(run):
-        delete_checkpoint(run)
+        remove_all(open_store(run.checkpoint))
     assert take_over(run) == Earlier({})
+
+
+def test_what_is_not_of_a_run_is_never_removed(tmp_path: Path) -> None:
+    run = settings(tmp_path)
+    earlier_run(run, "run1")
+    kept = [Path(run.checkpoint) / name for name in ("study/a.wav", "study/deep/run.json", "run1/notes.txt", "a.rows")]
+    (Path(run.checkpoint) / "study" / "empty").mkdir(parents=True)
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    remove_all(open_store(run.checkpoint))
+    assert sorted(path for path in Path(run.checkpoint).rglob("*") if path.is_file()) == sorted(kept)
+    assert (Path(run.checkpoint) / "study" / "empty").is_dir()
 
 
 def test_a_checkpoint_has_one_run_at_a_time(tmp_path: Path) -> None:

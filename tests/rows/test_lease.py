@@ -1,5 +1,6 @@
 """One run at a time on a checkpoint, on disk and on a real storage server."""
 
+import fcntl
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rows.lease import BucketLease, Holder, LeaseError, LeaseTaken, holding
+from rows.lease import BucketLease, Holder, LeaseError, LeaseTaken, holding, remove_lease
 from tests.audio.gcs import StorageServer
 
 _HOLD = """
@@ -72,6 +73,40 @@ def test_two_in_one_process_are_two(checkpoint: str) -> None:
         pass
     with holding(checkpoint, "two", never):
         pass
+
+
+def test_a_lease_that_its_holder_removes_leaves_nothing(tmp_path: Path) -> None:
+    for others in ([], ["a file of the user's"]):
+        folder = tmp_path / "checkpoint"
+        folder.mkdir()
+        for name in others:
+            (folder / name).touch()
+        with holding(str(folder), "one", never):
+            remove_lease(str(folder))
+        assert folder.exists() == bool(others)
+        if others:
+            assert [path.name for path in folder.iterdir()] == others
+
+
+def test_a_lease_that_is_removed_while_another_run_opens_it_is_not_taken_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, locked = fcntl.flock, []
+
+    def after_removal(file: int, operation: int) -> None:
+        if not locked:
+            (tmp_path / "lease.json").unlink()
+        locked.append(file)
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", after_removal)
+    with (
+        holding(str(tmp_path), "one", never),
+        pytest.raises(LeaseTaken, match="run one "),
+        holding(str(tmp_path), "two", never),
+    ):
+        pass
+    assert len(locked) == 3
 
 
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
