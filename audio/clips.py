@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Literal, NamedTuple, TypeAlias, get_args
+from typing import BinaryIO, Literal, TypeAlias, get_args
 
 from audio.clip import AudioInfo, Clip, ClipResult, FailedClip, FailedTake, Limits, SkippedClip, Wanted
 from audio.decode import OpenedSource, damage_at, open_source
@@ -183,7 +183,7 @@ class ClipStream(Iterator[ClipResult]):
                 self._source.close()
 
     def _decode(self) -> Iterator[ClipResult]:
-        self._source = source = open_source(Reader(self._file), first_needed_s(self._start_s))
+        self._source = source = open_source(Reader(self._file), self._start_s, self._stop_s)
         self._frames = source.first_frame
         tracks = self._open_tracks(source)
         schedule = self._open_schedule()
@@ -194,28 +194,32 @@ class ClipStream(Iterator[ClipResult]):
                 self._frames += len(block)
                 if self.on_block is not None:
                     self.on_block()
+                needed_from = self._needed_from(schedule, tracks)
                 for track, _ in tracks:
-                    track.push(block, self._needed_from(schedule, track))
-                if tracks:
-                    for due in schedule.due(tracks[0][0].settled):
-                        yield from self._clips(due, tracks)
-                if self._frames >= enough and schedule.next_start is None:
-                    self._note_damage(source)
-                    return
+                    track.push(block, needed_from)
+                while tracks and schedule.next_start + CLIP_SAMPLES <= tracks[0][0].settled:
+                    yield from self._clips(schedule.take(), tracks)
+                if schedule.next_start == NEVER:
+                    if self._frames >= enough:
+                        self._note_damage(source)
+                        return
+                    tracks = []  # the rest is decoded, but no clip needs it resampled
         except DamagedParts as error:
             self._note_damage(source, error)
         except AudioError as error:
             early = error
         except Exception as error:  # noqa: BLE001 - likewise
             early = _unforeseen(error)
+        self._frames = source.position  # less than was thought where the recording ends before it was to be entered
+        needed_from = self._needed_from(schedule, tracks)
         for track, _ in tracks:
-            track.finish(self._needed_from(schedule, track))
+            track.finish(needed_from)
+        end = tracks[0][0].end if tracks else 0
         if early is None:
-            self._check_any(source, [track for track, _ in tracks])
-            self._note_end(source, schedule, tracks[0][0].end if tracks else 0)
-        if tracks:
-            for due in schedule.due(tracks[0][0].end):
-                yield from self._clips(due, tracks)
+            self._check_any(source, end if tracks else self._frames)
+            self._note_end(source, schedule, end)
+        while tracks and schedule.next_start + CLIP_SAMPLES <= (end if early else NEVER):
+            yield from self._clips(schedule.take(), tracks)
         if early is not None:
             raise early
 
@@ -246,10 +250,12 @@ class ClipStream(Iterator[ClipResult]):
             return math.inf
         return self._stop_s * rate_hz if self._stop_s is not None and is_all_wanted else 0
 
-    def _needed_from(self, schedule: Schedule, track: Track) -> int:
-        start = schedule.next_start
-        needed_from = NEVER if start is None else max(0, start)
-        return min(needed_from, track.end - CLIP_SAMPLES) if self._settings.tail == "shift" else needed_from
+    def _needed_from(self, schedule: Schedule, tracks: _Tracks) -> int:
+        """Return from which sample on tracks must hold what they get."""
+        needed_from = max(0, schedule.next_start)
+        if self._settings.tail == "shift" and tracks:
+            return min(needed_from, tracks[0][0].end - CLIP_SAMPLES)
+        return needed_from
 
     def _note_damage(self, source: OpenedSource, error: DamagedParts | None = None) -> None:
         """Keep that parts are damaged, if they may be in what was asked for: others are somebody else's to tell."""
@@ -260,15 +266,14 @@ class ClipStream(Iterator[ClipResult]):
         if error is not None and earliest_s <= error.first_s < (self._stop_s or math.inf):
             self.error = error
 
-    def _check_any(self, source: OpenedSource, tracks: list[Track]) -> None:
+    def _check_any(self, source: OpenedSource, samples: int) -> None:
         """Raise an error if a recording that was decoded to its end has no sample where it was asked for some."""
         if self._start_s and self._frames <= self._start_s * source.rate_hz:
             raise Truncated(
                 f"the file ends at {self._frames / source.rate_hz:.3f} s, before {self._start_s} s, where a part of it "
                 "was to be decoded; copy it again from where it was recorded"
             )
-        is_empty = not any(track.end for track in tracks) if tracks else not self._frames
-        if is_empty and self.error is None:
+        if not samples and self.error is None:
             raise NoAudio(f"the recording has {self._frames} samples, not enough for one at {SAMPLE_RATE_HZ} Hz")
 
     def _note_end(self, source: OpenedSource, schedule: Schedule, end: int) -> None:
@@ -294,10 +299,12 @@ class ClipStream(Iterator[ClipResult]):
                 if take in takers:
                     audio = self._event_audio(take, real_start, real_stop)
                     kinds.setdefault((*audio, place.too_short), []).append(Wanted(take, place.number))
-            for (audio_start, audio_stop, too_short), wanted in sorted(kinds.items()):
+            for (audio_start, audio_stop, too_short), wanted in (
+                sorted(kinds.items()) if len(kinds) > 1 else kinds.items()
+            ):
                 audio = (audio_start, audio_stop)
                 limits = None if audio == (real_start, real_stop) else audio
-                yield self._judge(track, _Place(track.channel, start, limits, tuple(wanted)), audio, too_short)
+                yield self._judge(track, (track.channel, start, limits, tuple(wanted)), audio, too_short)
 
     def _event_audio(self, take: int, real_start: int, real_stop: int) -> tuple[int, int]:
         """Return which part of the recording's audio a take's clip holds."""
@@ -318,9 +325,9 @@ class ClipStream(Iterator[ClipResult]):
                 message="the recording has samples here that are not numbers (NaN), infinite, or too large; "
                 "its other clips are not affected",
             )
-        samples = track.clip(place.start_sample, audio_start, audio_stop)
-        at = audio_start - place.start_sample
-        heard = samples[at : at + audio_stop - audio_start]
+        start = place[1]
+        samples = track.clip(start, audio_start, audio_stop)
+        heard = samples[audio_start - start : audio_stop - start]
         rms = rms_dbfs(heard)
         if self._settings.min_rms_dbfs is not None and rms < self._settings.min_rms_dbfs:
             return SkippedClip(*place, reason="too_quiet")
@@ -346,14 +353,8 @@ class ClipStream(Iterator[ClipResult]):
             self.error_s = self._frames / rate_hz
 
 
-class _Place(NamedTuple):
-    """What a clip and one that is left out have in common."""
-
-    channel: str
-    start_sample: int
-    limits: Limits
-    wanted: tuple[Wanted, ...]
-
+_Place: TypeAlias = tuple[str, int, Limits, tuple[Wanted, ...]]
+"""What a clip and one that is left out have in common: channel, start_sample, limits, wanted."""
 
 _Tracks: TypeAlias = list[tuple[Track, set[int]]]
 """Channels in order, each with the takes that want it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -25,6 +26,7 @@ from audio.ogg import read_pages
 from audio.reader import Reader
 from audio.signature import HEAD_BYTES, Signature, identify
 from audio.source import Block, CannotDecode, Gaps, NoSamples, check_layout
+from audio.stretches import first_needed_s
 
 _Opener = Callable[[Reader], LibsndfileSource | FfmpegSource]
 
@@ -33,8 +35,8 @@ _READ_AHEAD_BYTES = 32_768
 _COPY_AGAIN = "copy it again from where it was recorded"
 
 
-def open_source(reader: Reader, begin_s: int = 0) -> OpenedSource:
-    """Return the recording from second `begin_s` on as blocks of samples.
+def open_source(reader: Reader, start_s: int = 0, stop_s: int | None = None) -> OpenedSource:
+    """Return as blocks of samples what of the recording is needed for its part from `start_s` to `stop_s`, and what follows.
 
     Raises AudioError where not one sample can be had.
     """
@@ -48,7 +50,7 @@ def open_source(reader: Reader, begin_s: int = 0) -> OpenedSource:
     if announced.layout is not None:
         check_layout(*announced.layout)
     source = _open_first(openers, reader, signature, announced)
-    return OpenedSource(source, reader, announced, begin_s)
+    return OpenedSource(source, reader, announced, start_s, stop_s)
 
 
 def exact_layout(reader: Reader) -> Layout | None:
@@ -144,25 +146,33 @@ def damage_at(seconds: float) -> DamagedParts:
 class OpenedSource:
     """An AudioSource that holds its decoder to what the file announces, and changes it where one gives up."""
 
-    damaged_at_s: float | None = None
-    """Where decoding went on after damage: seconds from the recording's start. Known as soon as it is met."""
-
     def __init__(
-        self, source: LibsndfileSource | FfmpegSource, reader: Reader, announced: Announced, begin_s: int = 0
+        self,
+        source: LibsndfileSource | FfmpegSource,
+        reader: Reader,
+        announced: Announced,
+        start_s: int,
+        stop_s: int | None,
     ) -> None:
         self._source = source
         self._reader = reader
         self._announced = announced
         self._frames = 0
-        self._gaps_before = Gaps(0, 0)
+        self._damaged_at_s: float | None = None
         self.rate_hz = source.rate_hz
         self.channels = source.channels
         self.container = source.container
         self.codec = source.codec
-        self.first_frame = begin_s * self.rate_hz
+        self._part = start_s * self.rate_hz, math.inf if stop_s is None else stop_s * self.rate_hz
+        self.first_frame = first_needed_s(start_s) * self.rate_hz
         """The frame with which `blocks` begins."""
-        if begin_s:
-            self._seek()
+        source.count_gaps_in(*self._part)
+        if self.first_frame:
+            try:
+                self._seek()
+            except BaseException:
+                self.close()
+                raise
 
     @property
     def decoder(self) -> str:
@@ -170,8 +180,17 @@ class OpenedSource:
 
     @property
     def gaps(self) -> Gaps:
-        now, before = self._source.gaps, self._gaps_before
-        return Gaps(now.stretches - before.stretches, now.frames - before.frames)
+        return self._source.gaps
+
+    @property
+    def position(self) -> int:
+        """Frames from the recording's start to the end of what was decoded."""
+        return self._frames
+
+    @property
+    def damaged_at_s(self) -> float | None:
+        """Where decoding went on after damage: seconds from the recording's start. Known as soon as it is met."""
+        return self._source.damaged_at_s if self._damaged_at_s is None else self._damaged_at_s
 
     def close(self) -> None:
         self._source.close()
@@ -179,13 +198,12 @@ class OpenedSource:
     def blocks(self) -> Iterator[Block]:
         try:
             for block in self._decoded():
-                # What could not be sought is decoded from the start.
-                unused = max(0, self.first_frame - self._frames)
+                unused = self.first_frame - self._frames
                 self._frames += len(block)
-                if unused < len(block):
+                if unused <= 0:
+                    yield block
+                elif unused < len(block):  # the file could not be entered there, and is decoded from its start
                     yield block[unused:]
-                else:
-                    self._gaps_before = self._source.gaps
         except (EndedEarly, DamagedParts) as error:
             raise (self._cut() or error) from None
         if self._announced.cut or self._frames < self._announced.frames:
@@ -224,7 +242,7 @@ class OpenedSource:
         damage = damage_at(damaged_at_s)
         try:
             for block in self._go_on():
-                self.damaged_at_s = damaged_at_s
+                self._damaged_at_s = damaged_at_s
                 yield block
         except DamagedParts as error:
             # FFmpeg begins at the start of the file: what it tells may lie before `first_frame`.
@@ -246,11 +264,10 @@ class OpenedSource:
         self._source = other
         if (other.rate_hz, other.channels) != (self.rate_hz, self.channels):
             raise given_up
+        other.count_gaps_in(*self._part)
         known = self._frames
         for block in other.blocks():
             new = block[known:]
             known -= len(block) - len(new)
             if len(new):
                 yield new
-            else:
-                self._gaps_before = other.gaps

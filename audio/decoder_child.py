@@ -21,6 +21,10 @@ from audio.errors import TOO_MUCH_MEMORY, AudioError, DecoderError, DecoderMemor
 from audio.fetch import open_recording
 from audio.recording import Segment
 
+_PIECES = 3
+_HOLD_S = 0.005
+"""For so long, what is decoded is held back to be said together with what follows."""
+
 
 def main() -> None:
     """Work until the parent closes its end, on the pipes that are standard input and output at first."""
@@ -48,7 +52,9 @@ class _Child:
         self._settings = ClipSettings(**setup["settings"])
         limits = DecoderLimits(**setup["limits"])
         self._idle_s = limits.idle_s
-        self._silent_until_s = 0.0
+        self._flushed_s = 0.0
+        self._sent = 0
+        self._held = 0
         self._inbox: int = setup["inbox"]
         self._ring = Ring(setup["ring"])
         os.close(setup["ring"])
@@ -67,12 +73,14 @@ class _Child:
         while True:
             values = self._receive().values
             self._free_slots = SLOTS  # for a job's end is read after its clips
+            self._sent = 0
+            self._ring.release(0)
             self._decode(wire.segment_of(values), values["source"])
 
-    def _receive(self, allocate: Callable[[int], Any] = bytearray) -> Message:
+    def _receive(self) -> Message:
         """Return the parent's next message, but for what it has taken."""
         while True:
-            message = self._channel.receive(wire.FROM_PARENT, allocate)
+            message = self._channel.receive(wire.FROM_PARENT)
             if message.kind != wire.TAKEN:
                 return message
             self._free_slots += TAKEN_AT_ONCE
@@ -88,7 +96,7 @@ class _Child:
         assert self._timer is not None
         stream: ClipStream | None = None
         error: AudioError | None = None
-        self._silent_until_s = time.monotonic() + self._idle_s
+        self._flushed_s = time.monotonic()
         try:
             self._timer.start()
             with self._open(segment, source) as file:
@@ -106,7 +114,7 @@ class _Child:
             error = DecoderError(f"decoding failed in an unforeseen way ({type(unforeseen).__name__})")
         self._timer.stop()
         is_last = isinstance(error, DecoderMemory) or self._memory.is_bloated()
-        self._channel.send(wire.END, wire.end_values(stream, error, is_last=is_last))
+        self._send(wire.END, wire.end_values(stream, error, is_last=is_last))
 
     def _send_results(self, stream: ClipStream) -> None:
         assert self._timer is not None
@@ -114,26 +122,58 @@ class _Child:
         for result in stream:
             if is_first:
                 source = stream.source
-                self._channel.hold(
+                self._hold(
                     wire.FORMAT, [source.rate_hz, source.channels, source.container, source.codec, source.decoder]
                 )
                 is_first = False
             if isinstance(result, Clip):
-                while self._free_slots == 0:
-                    self._channel.receive(wire.FROM_PARENT)
-                    self._free_slots += TAKEN_AT_ONCE
-                self._free_slots -= 1
-            wire.send_result(self._channel, self._ring, result)
+                self._leave(result)
+            self._hold(*wire.result_values(result))
+            if self._held > TAKEN_AT_ONCE or time.monotonic() >= self._flushed_s + _HOLD_S:
+                self._flush()
             self._timer.start()
-            self._silent_until_s = time.monotonic() + self._idle_s
+
+    def _leave(self, clip: Clip) -> None:
+        """Leave a clip's samples in the ring, when there is room."""
+        while self._free_slots == 0:
+            self._flush()
+            self._channel.receive(wire.FROM_PARENT)
+            self._free_slots += TAKEN_AT_ONCE
+        self._free_slots -= 1
+        self._ring.put(clip.samples)
+
+    def _hold(self, kind: bytes, values: Any) -> None:
+        """Say something soon: for a short while, or until there are some more things to say."""
+        message = self._channel.hold(kind, values)
+        self._sent += 1
+        self._held += 1
+        if not self._ring.hold(message):
+            self._flush()
+
+    def _send(self, kind: bytes, values: Any = None) -> None:
+        """Say something now."""
+        self._channel.send(kind, values)
+        self._sent += 1
+        self._let_go()
+
+    def _flush(self) -> None:
+        self._channel.flush()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._held = 0
+        self._ring.release(self._sent)
+        self._flushed_s = time.monotonic()
 
     def _goes_on(self) -> None:
         """Note that there is progress; say so, if there was nothing else to say for long."""
         assert self._timer is not None
         self._timer.start()
-        if time.monotonic() >= self._silent_until_s:
-            self._channel.send(wire.ALIVE)
-            self._silent_until_s = time.monotonic() + self._idle_s
+        now_s = time.monotonic()
+        if self._held and now_s >= self._flushed_s + _HOLD_S:
+            self._flush()
+        elif now_s >= self._flushed_s + self._idle_s:
+            self._send(wire.ALIVE)
 
     def _open(self, segment: Segment, source: str) -> BinaryIO:
         if source == "path":
@@ -141,18 +181,25 @@ class _Child:
         if source == "inbox":
             os.lseek(self._inbox, 0, os.SEEK_SET)
             return cast(BinaryIO, open(self._inbox, "rb", closefd=False))
-        file = _ParentsFile(self._channel, self._receive, segment.recording.size_bytes)
-        return cast(BinaryIO, io.BufferedReader(file, wire.PIECE_BYTES))
+        return cast(BinaryIO, io.BufferedReader(_ParentsFile(self._ask, segment.recording.size_bytes)))
+
+    def _ask(self, offset: int, size: int) -> bytes:
+        """Return bytes of the file that the parent has. Raises what reading it raised there."""
+        self._send(wire.ASK, [offset, size])
+        answer = self._receive()
+        if answer.kind == wire.FAULT:
+            raise wire.error_of(answer.values) or StorageError("reading the file failed; try again")
+        return os.pread(self._inbox, answer.values, 0)
 
 
 class _ParentsFile(io.RawIOBase):
     """A file that the parent has: each read asks for it."""
 
-    def __init__(self, channel: Channel, receive: Callable[..., Message], size_bytes: int) -> None:
-        self._channel = channel
-        self._receive = receive
+    def __init__(self, ask: Callable[[int, int], bytes], size_bytes: int) -> None:
+        self._ask = ask
         self._size_bytes = size_bytes
         self._position = 0
+        self._pieces: dict[int, bytes] = {}
 
     def readable(self) -> bool:
         return True
@@ -171,15 +218,24 @@ class _ParentsFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        size = min(len(buffer), self._size_bytes - self._position, wire.PIECE_BYTES)
-        if size <= 0:
+        if not 0 <= self._position < self._size_bytes:
             return 0
-        self._channel.send(wire.ASK, [self._position, size])
-        answer = self._receive(lambda count: buffer[:count])
-        if answer.kind == wire.FAULT:
-            raise wire.error_of(answer.values) or StorageError("reading the file failed; try again")
-        self._position += len(answer.data)
-        return len(answer.data)
+        number, at = divmod(self._position, wire.PIECE_BYTES)
+        data = memoryview(self._piece(number))[at : at + len(buffer)]
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def _piece(self, number: int) -> bytes:
+        """Return a piece, of which the last few are kept: decoders go back and forth."""
+        data = self._pieces.pop(number, None)
+        if data is None:
+            start = number * wire.PIECE_BYTES
+            data = self._ask(start, min(wire.PIECE_BYTES, self._size_bytes - start))
+            if len(self._pieces) == _PIECES:
+                del self._pieces[next(iter(self._pieces))]
+        self._pieces[number] = data
+        return data
 
 
 if __name__ == "__main__":

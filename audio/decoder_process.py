@@ -76,6 +76,8 @@ class DecoderProcess:
         try:
             self._inbox, self._stderr, ring = memory_file(0), memory_file(0), ring_file()
             self._files += [self._inbox, self._stderr, ring]
+            self.ring = Ring(ring.fileno())
+            """Where the process leaves samples."""
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-B", "-c", _BOOTSTRAP, module, *_module_path()],
                 bufsize=0,
@@ -86,11 +88,8 @@ class DecoderProcess:
                 cwd="/",
                 env=_environment(),
             )
-            self.ring = Ring(ring.fileno())
-            """Where the process leaves samples."""
         except OSError as error:
-            for file in self._files:
-                file.close()
+            self._free()
             raise DecodersUnusable(
                 f"no decoding process can be started ({os.strerror(error.errno or 0)}); decoding needs processes of its "
                 "own: check this user's limits (ulimit -a) and the free memory"
@@ -127,16 +126,16 @@ class DecoderProcess:
         self.jobs += 1
         with contextlib.suppress(Gone, Idle):
             if data is not None:
-                self._fill_inbox(data)
+                self.fill_inbox(data)
             self.send(wire.JOB, values)
 
-    def send(self, kind: bytes, values: Any = None, data: Any = b"") -> None:
+    def send(self, kind: bytes, values: Any = None) -> None:
         """Send a message. Raises Gone, Idle."""
         with self._lock:
             if self.is_ended:
                 raise Gone
             try:
-                self._channel.send(kind, values, data)
+                self._channel.send(kind, values)
             except BrokenPipeError:
                 raise Gone from None
 
@@ -178,17 +177,33 @@ class DecoderProcess:
             "this process"
         )
 
+    def unsent(self, received: int) -> list[Message]:
+        """End the process, and return what it still had to say after as many messages as were received of its job."""
+        self._kill()
+        with self._lock:
+            if self.is_ended:
+                return []
+            self._process.wait()
+            sent, data = self.ring.held()
+        return wire.split(data)[max(0, received - sent) :]
+
     def end(self) -> None:
         """End the process at once, if it has not ended, and free what it took up here."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        self._kill()
         # Whoever listens or talks to it notices at once, and lets go of the lock.
         with self._lock:
             self.is_ended = True
             self._process.wait()
-            self.ring.close()
-            for file in self._files:
-                file.close()
+            self._free()
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    def _free(self) -> None:
+        self.ring.close()
+        for file in self._files:
+            file.close()
 
     def _status(self) -> int | None:
         """Return the status that it ended with by itself; None if it has to be ended."""
@@ -196,7 +211,8 @@ class DecoderProcess:
             return self._process.wait(_END_S)
         return None
 
-    def _fill_inbox(self, data: bytes) -> None:
+    def fill_inbox(self, data: bytes) -> None:
+        """Leave a recording, or a part of one, for the process. Raises Gone."""
         with self._lock:
             if self.is_ended:
                 raise Gone

@@ -1,4 +1,8 @@
-"""The memory in which a decoding process leaves clips' samples for its parent: half as dear as a pipe."""
+"""The memory that a decoding process and its parent share: clips' samples, and messages that are not sent yet.
+
+Samples in shared memory are half as dear as through a pipe. Messages are sent some at a time, since waking the parent for
+each is dear, too; so that none is lost when the process dies, they wait here.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import contextlib
 import fcntl
 import mmap
 import os
+import struct
 import tempfile
 from typing import IO, Final
 
@@ -20,6 +25,10 @@ TAKEN_AT_ONCE: Final = SLOTS // 2
 """The parent says so when it has taken this many, so that a job of some clips needs no word about them."""
 
 _SLOT_BYTES = -(-4 * CLIP_SAMPLES // 4096) * 4096
+_HELD_BYTES = 65536
+_ALL_BYTES = SLOTS * _SLOT_BYTES + _HELD_BYTES
+_HELD_HEADER = struct.Struct("<II")
+"""How many bytes of messages follow, and how many messages came before them."""
 
 
 def memory_file(size_bytes: int, *, is_fixed: bool = False) -> IO[bytes]:
@@ -39,17 +48,19 @@ def memory_file(size_bytes: int, *, is_fixed: bool = False) -> IO[bytes]:
 
 def ring_file() -> IO[bytes]:
     """Return the file that parent and child share."""
-    return memory_file(SLOTS * _SLOT_BYTES, is_fixed=True)
+    return memory_file(_ALL_BYTES, is_fixed=True)
 
 
 class Ring:
-    """Slots of a clip each, used in turn; both sides count for themselves."""
+    """Slots of a clip each, used in turn: both sides count for themselves. And the messages that are held back."""
 
     def __init__(self, descriptor: int) -> None:
-        memory = mmap.mmap(descriptor, SLOTS * _SLOT_BYTES)
-        slots = np.frombuffer(memory, np.float32).reshape(SLOTS, -1)
+        memory = memoryview(mmap.mmap(descriptor, _ALL_BYTES))
+        slots = np.frombuffer(memory[: SLOTS * _SLOT_BYTES], np.float32).reshape(SLOTS, -1)
         self._slots = [slot[:CLIP_SAMPLES] for slot in slots]
         self._next = 0
+        self._held = memory[SLOTS * _SLOT_BYTES :]
+        self._held_bytes = 0
 
     def put(self, samples: npt.NDArray[np.float32]) -> None:
         """Leave a clip's samples in the next slot, which must have been taken."""
@@ -62,6 +73,28 @@ class Ring:
         self._next = (self._next + 1) % SLOTS
         return samples
 
+    def hold(self, message: bytes) -> bool:
+        """Keep a message after those that are held; return whether there was room."""
+        at = _HELD_HEADER.size + self._held_bytes
+        if at + len(message) > _HELD_BYTES:
+            return False
+        self._held[at : at + len(message)] = message
+        self._held_bytes += len(message)
+        self._held[:4] = self._held_bytes.to_bytes(4, "little")
+        return True
+
+    def release(self, sent: int) -> None:
+        """Keep no message any more: so many have been sent."""
+        self._held[:4] = bytes(4)
+        self._held[4:8] = sent.to_bytes(4, "little")
+        self._held_bytes = 0
+
+    def held(self) -> tuple[int, bytes]:
+        """Return how many messages came before those that are held, and those."""
+        size, sent = _HELD_HEADER.unpack_from(self._held)
+        return sent, bytes(self._held[_HELD_HEADER.size : _HELD_HEADER.size + size])
+
     def close(self) -> None:
         """Free the memory, or as soon as nobody copies out of it any more."""
         self._slots = []
+        self._held = memoryview(bytes(_HELD_HEADER.size))

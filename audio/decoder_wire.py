@@ -1,16 +1,17 @@
 """What a decoding process and its parent say to each other: framed messages, of bounded size, that nobody unpickles.
 
-A message is a kind, JSON and raw bytes. The parent says SETUP once, then JOB again and again; it answers ASK by DATA or
-FAULT, and says TAKEN when it has taken some clips' samples out of the ring. The child says READY once; for each job FORMAT
-before the first result, then CLIP, SKIPPED and FAILED in the recording's order, ALIVE where there was no result for long,
-and END.
+A message is a kind and JSON; samples and recordings go through shared memory. The parent says SETUP once, then JOB again
+and again; it answers ASK by DATA or FAULT, and says TAKEN when it has taken some clips' samples out of the ring. The child
+says READY once; for each job FORMAT before the first result, then CLIP, SKIPPED and FAILED in the recording's order, ALIVE
+where there was no result for long, and END.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -29,8 +30,8 @@ READY, FORMAT, CLIP, SKIPPED, FAILED, ASK, ALIVE, END = b"R", b"F", b"C", b"S", 
 PIECE_BYTES: Final = 1 << 20
 """What a child asks for at most in one go, of a file that its parent has."""
 
-_HEADER = struct.Struct("<cII")
-_NEVER = (1, 0)
+_HEADER = struct.Struct("<cI")
+_READ_BYTES = 1 << 16
 _ERRORS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, AudioError)}
 
 
@@ -39,30 +40,25 @@ class WireError(Exception):
 
 
 class Bounds(NamedTuple):
-    """How large messages may be."""
+    """What may come: the kinds of messages, and how many bytes of JSON."""
 
+    kinds: frozenset[bytes]
     json_bytes: int
-    """Most bytes of JSON."""
-    data_bytes: Mapping[bytes, tuple[int, int]]
-    """The kinds that may come, with the least and the most bytes of data of each."""
 
 
-FROM_PARENT: Final = Bounds(1 << 30, {SETUP: (0, 0), JOB: (0, 0), DATA: (0, PIECE_BYTES), FAULT: (0, 0), TAKEN: (0, 0)})
-
-_FROM_CHILD = dict.fromkeys((READY, FORMAT, CLIP, SKIPPED, FAILED, ASK, ALIVE, END), (0, 0))
+FROM_PARENT: Final = Bounds(frozenset((SETUP, JOB, DATA, FAULT, TAKEN)), 1 << 30)
+_FROM_CHILD = frozenset((READY, FORMAT, CLIP, SKIPPED, FAILED, ASK, ALIVE, END))
 
 
 def bounds_from_child(takes: int) -> Bounds:
-    """Return how large what a child says may be: it names takes, of which the job has this many."""
-    return Bounds((1 << 16) + (takes << 10), _FROM_CHILD)
+    """Return what may come from a child: it names takes, of which the job has this many."""
+    return Bounds(_FROM_CHILD, (1 << 16) + (takes << 10))
 
 
 class Message(NamedTuple):
     kind: bytes
     values: Any
     """What the JSON says; None if there is none."""
-    data: Any
-    """The bytes, in the buffer that was allocated for them."""
 
 
 class Channel:
@@ -79,77 +75,80 @@ class Channel:
         self._write_fd = write_fd
         self._wait = wait
         self._held = b""
+        self._came = b""
+        self._at = 0
         os.set_blocking(read_fd, False)
         os.set_blocking(write_fd, False)
 
-    def hold(self, kind: bytes, values: Any) -> None:
-        """Send a message together with the next one: a reader that waits is woken once."""
-        encoded = orjson.dumps(values)
-        self._held += _HEADER.pack(kind, len(encoded), 0) + encoded
+    def hold(self, kind: bytes, values: Any) -> bytes:
+        """Send a message together with the next one, so that the other side is woken once; return its bytes."""
+        message = _bytes_of(kind, values)
+        self._held += message
+        return message
 
-    def send(self, kind: bytes, values: Any = None, data: Any = b"") -> None:
+    def send(self, kind: bytes, values: Any = None) -> None:
         """Send a message. Raises BrokenPipeError when the other side is gone, and what `wait` raises."""
-        encoded = b"" if values is None else orjson.dumps(values)
-        size = memoryview(data).nbytes
-        parts = [self._held + _HEADER.pack(kind, len(encoded), size) + encoded, data]
+        self._held += _bytes_of(kind, values)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is held back. Raises as `send` does."""
+        left = memoryview(self._held)
         self._held = b""
-        size += len(parts[0])
-        while True:
+        while left:
             try:
-                done = os.writev(self._write_fd, parts)
+                left = left[os.write(self._write_fd, left) :]
             except BlockingIOError:
                 self._wait(True)
-                continue
-            if done == size:
-                return
-            parts = _beyond(parts, done)
-            size -= done
 
-    def receive(self, bounds: Bounds, allocate: Callable[[int], Any] = bytearray) -> Message:
-        """Return the next message; `allocate` makes the buffer for so many bytes of data.
+    def receive(self, bounds: Bounds) -> Message:
+        """Return the next message.
 
         Raises EOFError when the other side is gone, WireError for what is not within `bounds`, and what `wait` raises.
         """
-        header = bytearray(_HEADER.size)
-        self._fill([header], _HEADER.size)
-        kind, json_bytes, data_bytes = _HEADER.unpack(header)
-        least, most = bounds.data_bytes.get(kind, _NEVER)
-        if json_bytes > bounds.json_bytes or not least <= data_bytes <= most:
+        kind, size = _HEADER.unpack(self._take(_HEADER.size))
+        if kind not in bounds.kinds or size > bounds.json_bytes:
             raise WireError("a message that is not expected")
-        encoded = bytearray(json_bytes)
-        data = allocate(data_bytes) if data_bytes else bytearray()
-        if json_bytes + data_bytes:
-            self._fill([encoded, data], json_bytes + data_bytes)
         try:
-            return Message(kind, orjson.loads(encoded) if json_bytes else None, data)
+            return Message(kind, orjson.loads(self._take(size)) if size else None)
         except orjson.JSONDecodeError:
             raise WireError("a message that is not JSON") from None
 
-    def _fill(self, parts: list[Any], size: int) -> None:
-        """Read the next `size` bytes, all that `parts` hold together, into them."""
+    def _take(self, size: int) -> bytes:
+        """Return the next bytes; what came beyond them is kept for the next call."""
+        while len(self._came) - self._at < size:
+            self._came, self._at = self._came[self._at :] + self._read(), 0
+        at = self._at
+        self._at += size
+        return self._came[at : self._at]
+
+    def _read(self) -> bytes:
         while True:
             try:
-                done = os.readv(self._read_fd, parts)
+                part = os.read(self._read_fd, _READ_BYTES)
             except BlockingIOError:
                 self._wait(False)
                 continue
-            if done == size:
-                return
-            if done == 0:
+            if not part:
                 raise EOFError
-            parts = _beyond(parts, done)
-            size -= done
+            return part
 
 
-def _beyond(parts: list[Any], done: int) -> list[memoryview]:
-    """Return what is left of `parts` after their first `done` bytes."""
-    left = []
-    for part in parts:
-        view = memoryview(part).cast("B")
-        if done < len(view):
-            left.append(view[done:])
-        done = max(0, done - len(view))
-    return left
+def _bytes_of(kind: bytes, values: Any) -> bytes:
+    encoded = b"" if values is None else orjson.dumps(values)
+    return _HEADER.pack(kind, len(encoded)) + encoded
+
+
+def split(data: bytes) -> list[Message]:
+    """Return the messages that follow each other in `data`, as far as they are whole."""
+    messages, at = [], 0
+    with suppress(orjson.JSONDecodeError):
+        while at + _HEADER.size <= len(data):
+            kind, json_bytes = _HEADER.unpack_from(data, at)
+            at += _HEADER.size
+            messages.append(Message(kind, orjson.loads(data[at : at + json_bytes])))
+            at += json_bytes
+    return messages
 
 
 def job_values(segment: Segment, source: str, size_bytes: int) -> dict[str, Any]:
@@ -175,22 +174,21 @@ def segment_of(values: dict[str, Any]) -> Segment:
     return Segment(recording, tuple(Take(*take) for take in values["takes"]), values["start_s"], values["stop_s"])
 
 
-def send_result(channel: Channel, ring: Ring, result: ClipResult) -> None:
-    """Send a clip, or what is said in its place."""
+def result_values(result: ClipResult) -> tuple[bytes, list[Any]]:
+    """Return the kind of message and what is sent of a clip, but for its samples, or of what is said in its place."""
     place = [result.channel, result.start_sample, result.limits, [tuple(wanted) for wanted in result.wanted]]
     match result:
         case Clip():
-            ring.put(result.samples)
             levels = [_level(result.rms_dbfs), _level(result.peak_dbfs)]
-            channel.send(CLIP, [*place, result.audio_start, result.audio_stop, *levels])
+            return CLIP, [*place, result.audio_start, result.audio_stop, *levels]
         case SkippedClip():
-            channel.send(SKIPPED, [*place, result.reason])
+            return SKIPPED, [*place, result.reason]
         case FailedClip():
-            channel.send(FAILED, [*place, result.code, result.message])
+            return FAILED, [*place, result.code, result.message]
 
 
 def result_of(message: Message, ring: Ring) -> ClipResult:
-    """Return what `send_result` sent. Raises WireError."""
+    """Return what `result_values` describes, with the samples in the next slot. Raises WireError."""
     try:
         name, start, limits, wanted, *more = message.values
         place = (

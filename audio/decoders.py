@@ -2,65 +2,29 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from audio import decoder_wire as wire
-from audio.clip import AudioInfo, Clip, ClipResult, FailedTake
-from audio.clips import ClipSettings, ClipStream, open_clips
+from audio.clip import AudioInfo, Clip, ClipResult
+from audio.clips import ClipSettings
 from audio.decoder_limits import DecoderLimits
 from audio.decoder_process import DecoderProcess, DecodersUnusable, Gone, Idle, crashed, timed_out
-from audio.decoder_ring import TAKEN_AT_ONCE
+from audio.decoder_ring import SLOTS, TAKEN_AT_ONCE
 from audio.decoder_wire import Message, WireError
+from audio.decoding import Decoding, DecodingHere, SourceFormat
 from audio.errors import AudioError, DecoderCrashed
-from audio.fetch import open_recording
 from audio.reader import Reader
 from audio.recording import Segment
 
 __all__ = ["DecoderLimits", "Decoders", "DecodersUnusable", "Decoding", "SourceFormat"]
 
 
-class SourceFormat(NamedTuple):
-    """What a recording is, known as soon as the first of it is decoded; see AudioInfo."""
-
-    rate_hz: int
-    channels: int
-    container: str
-    codec: str
-    decoder: str
-
-
-class Decoding(Iterator[ClipResult]):
-    """The clips of one segment, in the order in which ClipStream gives them, wherever they are decoded.
-
-    It never raises AudioError: the iteration ends, and `error` says why. It does raise DecodersUnusable. Use it on one thread,
-    and `close` it.
-    """
-
-    info: AudioInfo | None = None
-    """What the recording is; None until the iteration has ended, and if no decoder could open it."""
-    error: AudioError | None = None
-    """What is wrong with the recording, once the iteration has ended; clips may have come before it."""
-    error_s: float | None = None
-    """Where: seconds from the recording's start to where it ended early, or to its first damaged part."""
-    failed_takes: Sequence[FailedTake] = ()
-    """The takes that have no clip, by number; complete once the iteration has ended."""
-    _format: SourceFormat | None = None
-
-    @property
-    def source(self) -> SourceFormat:
-        """The rate, channels and codec of the recording; not before the first clip."""
-        if self._format is None:
-            raise RuntimeError("nothing has been decoded yet")
-        return self._format
-
-    def close(self) -> None:
-        """Abandon the rest, if there is any."""
+class DecodersClosed(RuntimeError):
+    """The pool was closed while it was needed: the run is being interrupted."""
 
 
 class Decoders:
@@ -113,7 +77,7 @@ class Decoders:
         if source is None and segment.recording.uri.startswith("gs://"):
             raise ValueError("source is None; objects on Cloud Storage are opened by the caller")
         if self._most == 0:
-            return _Here(segment, source, self._settings)
+            return DecodingHere(segment, source, self._settings)
         decoding = _InProcess(self, segment, source)
         if decoding.has_ended:
             return decoding
@@ -124,7 +88,7 @@ class Decoders:
         return decoding
 
     def close(self) -> None:
-        """End all processes. What is still being decoded is lost: iterating it raises RuntimeError."""
+        """End all processes. What is still being decoded is lost: iterating it raises DecodersClosed."""
         with self._changed:
             self._is_closed = True
             processes = list(self._processes)
@@ -149,7 +113,7 @@ class Decoders:
 
     def _raise_if_closed(self) -> None:
         if self._is_closed:
-            raise RuntimeError("the decoders were closed")
+            raise DecodersClosed("the decoders were closed")
 
     def _hand_out(self) -> None:
         """Give the jobs that wait to processes that are idle or may be started."""
@@ -240,43 +204,6 @@ class Decoders:
             self._lost(process)
 
 
-class _Here(Decoding):
-    """A Decoding in this process."""
-
-    def __init__(self, segment: Segment, source: bytes | BinaryIO | None, settings: ClipSettings) -> None:
-        self._stream: ClipStream | None = None
-        self._own_file: BinaryIO | None = None
-        try:
-            if source is None:
-                source = self._own_file = open_recording(segment.recording)
-            file = io.BytesIO(source) if isinstance(source, bytes) else source
-            self._stream = open_clips(file, settings, segment.takes or None, segment.start_s, segment.stop_s)
-        except AudioError as error:
-            self.error = error
-
-    def __next__(self) -> ClipResult:
-        if self._stream is None:
-            raise StopIteration
-        try:
-            result = next(self._stream)
-        except BaseException:
-            self.close()
-            raise
-        if self._format is None:
-            source = self._stream.source
-            self._format = SourceFormat(source.rate_hz, source.channels, source.container, source.codec, source.decoder)
-        return result
-
-    def close(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.close()
-            self.info, self.error, self.error_s = stream.info, stream.error, stream.error_s
-            self.failed_takes = stream.failed_takes
-        if self._own_file is not None:
-            self._own_file.close()
-
-
 class _InProcess(Decoding):
     """A Decoding in a process of the pool; what is public here is for the pool."""
 
@@ -288,6 +215,8 @@ class _InProcess(Decoding):
         self._pool = pool
         self._reader: Reader | None = None
         self._bounds = wire.bounds_from_child(len(segment.takes))
+        self._received = 0
+        self._left: deque[ClipResult] = deque()
         self._results = 0
         self._clips = 0
         self._end_s: float | None = None
@@ -305,6 +234,8 @@ class _InProcess(Decoding):
         self.job = wire.job_values(segment, kind, size_bytes)
 
     def __next__(self) -> ClipResult:
+        if self._left:
+            return self._left.popleft()
         if self.has_ended:
             raise StopIteration
         try:
@@ -317,6 +248,7 @@ class _InProcess(Decoding):
         return result
 
     def close(self) -> None:
+        self._left.clear()
         if not self.has_ended:
             self._ended()
             self._pool._withdraw(self)
@@ -331,9 +263,10 @@ class _InProcess(Decoding):
             try:
                 message = process.receive(self._bounds)
                 result = self._take(process, message)
+                self._received += message.kind != wire.READY
             except (Gone, Idle, WireError) as error:
                 self._is_gone(process, error)
-                result = None
+                result = self._left.popleft() if self._left else None
             if result is not None or self.has_ended:
                 return result
 
@@ -369,7 +302,8 @@ class _InProcess(Decoding):
         except AudioError as error:
             process.send(wire.FAULT, wire.error_values(error))
         else:
-            process.send(wire.DATA, None, data)
+            process.fill_inbox(data)
+            process.send(wire.DATA, len(data))
 
     def _take_end(self, process: DecoderProcess, values: object) -> None:
         end = wire.end_of(values)
@@ -381,7 +315,7 @@ class _InProcess(Decoding):
             self._pool._finished(process)
 
     def _is_gone(self, process: DecoderProcess, error: Exception) -> None:
-        """Try once more, or end with an error of the recording. Raises DecodersUnusable and RuntimeError."""
+        """Try once more, or end with an error of the recording. Raises DecodersUnusable and DecodersClosed."""
         with self._pool._changed:
             self._pool._raise_if_closed()
         if not process.is_ready:
@@ -393,9 +327,15 @@ class _InProcess(Decoding):
                 self.error = crashed("it says what no decoder says")
             case _:
                 self.error = process.why_gone()
+        with suppress(WireError):
+            for message in process.unsent(self._received)[: SLOTS + 1]:
+                if message.kind in (wire.FORMAT, wire.CLIP, wire.SKIPPED, wire.FAILED):
+                    result = self._take(process, message)
+                    self._left.extend([] if result is None else [result])
         may_be_the_process = isinstance(self.error, DecoderCrashed) and process.jobs > 1 and self._results == 0
         if may_be_the_process and not self._is_again:
             self._is_again = True
+            self._received = 0
             self.error = self._format = self.process = None
             self._pool._lost(process, again=self)
             return

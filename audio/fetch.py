@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 _GS = "gs://"
 ONE_GET_BYTES = 8 << 20
 """Objects up to this size come in one request; larger ones are read piece by piece as they are decoded."""
+_FIRST_PIECE_BYTES = 256 << 10
 _PIECE_BYTES = 8 << 20
+"""How much a request asks for: little where reading begins, for whoever only looks around there (headers, and the places
+that are tried in finding one in FLAC), and four times as much with each further piece in a row, up to this."""
+_PIECE_GROWTH = 4
 _RETRY_FOR_S = 60.0
 _CONNECTIONS = 64
 """Kept open: as many as all threads of a process that fetch, and those that store rows, use at a time."""
@@ -161,12 +165,17 @@ def _open_object(recording: Recording) -> BinaryIO:
 
 
 class _Pieces(io.RawIOBase):
-    """A large object, read by ranges; its generation and size are known, so that it cannot change under a decoder."""
+    """A large object, read by ranges; its generation and size are known, so that it cannot change under a decoder.
+
+    One read is one request, for less than the buffer holds unless pieces follow each other.
+    """
 
     def __init__(self, blob: storage.Blob, size_bytes: int) -> None:
         self._blob = blob
         self._size_bytes = size_bytes
         self._position = 0
+        self._piece_bytes = 0
+        self._read_to = 0
 
     def readable(self) -> bool:
         return True
@@ -185,12 +194,15 @@ class _Pieces(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        end = min(self._position + len(buffer), self._size_bytes)
+        goes_on = self._piece_bytes and self._position == self._read_to
+        piece_bytes = min(self._piece_bytes * _PIECE_GROWTH, _PIECE_BYTES) if goes_on else _FIRST_PIECE_BYTES
+        end = min(self._position + min(len(buffer), piece_bytes), self._size_bytes)
         if end <= self._position:
             return 0
         data = _download(self._blob, self._position, end - 1)
         buffer[: len(data)] = data
         self._position += len(data)
+        self._piece_bytes, self._read_to = piece_bytes, self._position
         return len(data)
 
 

@@ -24,6 +24,11 @@ def fetch(recording: Recording) -> Source:
     return file.read() if recording.size_bytes <= ONE_GET_BYTES else file
 
 
+def held_bytes(recording: Recording) -> int:
+    """Return how much memory a recording takes up at most once it is fetched: the most that one request brings."""
+    return min(recording.size_bytes, ONE_GET_BYTES) if is_object(recording) else 0
+
+
 class FetchAhead:
     """Fetches recordings on threads of its own, for all bundles of a process.
 

@@ -88,6 +88,17 @@ class FfmpegSource:
     def gaps(self) -> Gaps:
         return self._timeline.gaps
 
+    def count_gaps_in(self, first: int, stop: float) -> None:
+        """Let `gaps` be those that begin in frames [first, stop) only; call it before `blocks`."""
+        self._timeline.count_gaps_in(first, stop)
+
+    @property
+    def damaged_at_s(self) -> float | None:
+        """Seconds from the recording's start to the first packet, of those met so far, that could not be decoded."""
+        if not self._bad_packets:
+            return None
+        return max(0, (self._first_bad or 0) - (self._starts_at or 0)) * float(self._time_base)
+
     def close(self) -> None:
         self._container.close()
 
@@ -119,8 +130,8 @@ class FfmpegSource:
         self._reader.check()
         if self._problem is not None:
             raise self._problem
-        if self._bad_packets:
-            first_s = max(0, (self._first_bad or 0) - (self._starts_at or 0)) * float(self._time_base)
+        first_s = self.damaged_at_s
+        if first_s is not None:
             raise DamagedParts(
                 f"{self._bad_packets} packets could not be decoded, the first at {first_s:.3f} s: "
                 "zeros stand in their place",

@@ -59,6 +59,7 @@ class LibsndfileSource:
 
     decoder = "libsndfile"
     gaps = Gaps(0, 0)
+    damaged_at_s: float | None = None
 
     def __init__(self, reader: Reader) -> None:
         """Raises CannotDecode, NoSamples, UnsupportedRate, UnsupportedChannels, or what reading the file raises."""
@@ -95,6 +96,9 @@ class LibsndfileSource:
             yield block
             block = self._read()
 
+    def count_gaps_in(self, first: int, stop: float) -> None:
+        """Do nothing: libsndfile knows of no gaps."""
+
     @property
     def is_seekable(self) -> bool:
         """Whether the file is of a kind that can be entered at any frame."""
@@ -108,6 +112,8 @@ class LibsndfileSource:
             self._reader.check()
             raise _because(error) from None
         self._first = self._read()
+        if not len(self._first):
+            raise NoSamples
 
     def close(self) -> None:
         self._sound.close()
@@ -133,8 +139,9 @@ class Layout(NamedTuple):
 def seekable_layout(reader: Reader) -> Layout | None:
     """Return what a file's header says if every frame of it can be sought exactly, as of PCM in WAV, and of FLAC.
 
-    No more than the header is read; of FLAC also the last frame, as a file that is not whole cannot be sought well. Raises
-    CannotDecode, or what reading the file raises.
+    No more than the header is read; of FLAC also the first block and the last frame: if its start is damaged, decoders do
+    not agree on where they are later on, and what is not whole cannot be sought well. Raises CannotDecode, or what reading
+    the file raises, or what `check_layout` does.
     """
     reader.seek(0)
     try:
@@ -143,8 +150,10 @@ def seekable_layout(reader: Reader) -> Layout | None:
             if layout.frames <= 0 or not _is_seekable(sound):
                 return None
             if sound.format == "FLAC":
+                check_layout(layout.rate_hz, layout.channels)
+                sound.read(block_frames(layout.channels), dtype="float32")
                 sound.seek(layout.frames - 1)
-                if not len(sound.read(1, always_2d=True)):
+                if not len(sound.read(1)):
                     return None
             reader.check()
             return layout

@@ -61,10 +61,9 @@ class Resampler:
         """Return the last output; the input has ended."""
         if self._stretch is None:
             return np.empty(0, np.float32)
-        parts = [self._stretch.finish(may_be_bad=may_be_bad)]
+        output = self._stretch.finish(may_be_bad=may_be_bad)
         if self._following is not None:
-            parts += [*self._early, self._following.finish(may_be_bad=may_be_bad)]
-        output = np.concatenate(parts)
+            output = np.concatenate([output, *self._early, self._following.finish(may_be_bad=may_be_bad)])
         self._samples_out += len(output)
         return output
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from audio.recording import Take
-from audio.window import CLIP_SAMPLES, NEVER, Place, Rules, Window
+from audio.window import NEVER, Place, Rules, Window
 
 
 class Due(NamedTuple):
@@ -35,24 +35,20 @@ class Schedule:
             if first:
                 window.skip_to(first)
             self._add(take, window)
+        self.next_start = self._heap[0][0] if self._heap else NEVER
+        """Where the next clip begins; NEVER after the last one. The recording's end may bring it forward by a clip."""
 
-    @property
-    def next_start(self) -> int | None:
-        """Where the next clip begins; None after the last one. The recording's end may bring it forward by a clip."""
-        return self._heap[0][0] if self._heap else None
-
-    def due(self, settled: int) -> Iterator[Due]:
-        """Yield the places of which the clips end at or before sample `settled`; any, once the end is known."""
-        heap = self._heap
-        while heap and (self._end is not None or heap[0][0] + CLIP_SAMPLES <= settled):
-            start = heap[0][0]
-            places = []
-            while heap and heap[0][0] == start:
-                _, take, place, window = heapq.heappop(heap)
-                places.append((take, place))
-                window.go_on()
-                self._add(take, window)
-            yield Due(start, places)
+    def take(self) -> Due:
+        """Return what begins at `next_start`, and go on to what comes after it."""
+        heap, start = self._heap, self.next_start
+        places = []
+        while heap and heap[0][0] == start:
+            _, take, place, window = heapq.heappop(heap)
+            places.append((take, place))
+            window.go_on()
+            self._add(take, window)
+        self.next_start = heap[0][0] if heap else NEVER
+        return Due(start, places)
 
     def end_is(self, end: int) -> list[int]:
         """Take notice of where the recording ends; return the numbers of the takes that begin there or later."""
@@ -60,6 +56,7 @@ class Schedule:
         waiting, self._heap = self._heap, []
         for _, take, _, window in waiting:
             self._add(take, window)
+        self.next_start = self._heap[0][0] if self._heap else NEVER
         return sorted(take for _, take, _, _ in waiting if self._takes[take].start >= end)
 
     def _add(self, take: int, window: Window) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from audio.errors import Damaged
 from audio.source import Gaps
 
@@ -23,8 +25,14 @@ class Timeline:
         self._behind: int | None = None
         self._gaps = 0
         self._gap_frames = 0
+        self._counted_from = 0
+        self._counted_to: float = math.inf
         self.position = 0
         """Frames from the recording's start to the end of what was placed."""
+
+    def count_gaps_in(self, first: int, stop: float) -> None:
+        """Let `gaps` be those that begin in frames [first, stop) only."""
+        self._counted_from, self._counted_to = first, stop
 
     @property
     def gaps(self) -> Gaps:
@@ -56,8 +64,9 @@ class Timeline:
                     f"the timestamps jump by {late / self._rate_hz:.0f} s at {self.position / self._rate_hz:.3f} s; "
                     f"gaps of up to {_LONGEST_GAP_S} s are filled with silence: the file is damaged there"
                 )
-            self._gaps += 1
-            self._gap_frames += late
+            if self._counted_from <= self.position < self._counted_to:
+                self._gaps += 1
+                self._gap_frames += late
             self._behind = None
             return late
         if late >= -self._tolerance:

@@ -21,22 +21,21 @@ class Track:
         self.channel = channel
         self.end = start_s * SAMPLE_RATE_HZ
         """Up to where there are samples so far."""
+        self.settled = 0
+        """Up to where no later input can touch the samples any more."""
         self._resampler = Resampler(rate_hz, start_s, stretch_s)
         self._may_be_bad = False
         self._held: _Samples = np.empty(2 * CLIP_SAMPLES, np.float32)
         self._held_size = 0
 
-    @property
-    def settled(self) -> int:
-        """Up to where no later input can touch the samples any more."""
-        return self._resampler.settled
-
     def push(self, block: Block, needed_from: int) -> None:
         """Take a block of the recording, and let go of samples before `needed_from`."""
+        if needed_from > self.end - self._held_size:
+            self._let_go(needed_from)
         self._may_be_bad = block.dtype != np.int16
-        self._let_go(needed_from)
         resampled = self._resampler.push(channel_samples(block, self.channel), may_be_bad=self._may_be_bad)
         self._append(resampled, needed_from)
+        self.settled = self._resampler.settled
 
     def finish(self, needed_from: int) -> None:
         """Take notice that the recording has ended."""
@@ -56,7 +55,7 @@ class Track:
         return self._resampler.touched(start, stop)
 
     def _append(self, samples: _Samples, needed_from: int) -> None:
-        unused = min(len(samples), max(0, needed_from - self.end)) if not self._held_size else 0
+        unused = 0 if self._held_size else min(len(samples), max(0, needed_from - self.end))
         self.end += len(samples)
         new = samples[unused:]
         size = self._held_size + len(new)
@@ -70,8 +69,6 @@ class Track:
     def _let_go(self, needed_from: int) -> None:
         """Move what is still needed to the front."""
         self._resampler.forget(needed_from)
-        unused = min(self._held_size, needed_from - (self.end - self._held_size))
-        if unused > 0:
-            kept = self._held_size - unused
-            self._held[:kept] = self._held[unused : self._held_size]
-            self._held_size = kept
+        kept = max(0, self.end - needed_from)
+        self._held[:kept] = self._held[self._held_size - kept : self._held_size]
+        self._held_size = kept

@@ -3,7 +3,16 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("encode_and_send", "in_flight", "whole_command", "fetch_ahead", "scale", "peak_memory", "quota")
+BENCHMARKS = (
+    "encode_and_send",
+    "in_flight",
+    "decoding",
+    "whole_command",
+    "fetch_ahead",
+    "scale",
+    "peak_memory",
+    "quota",
+)
 
 failed = []
 for name in BENCHMARKS:

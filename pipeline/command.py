@@ -30,13 +30,13 @@ from pipeline.outputs import (
 from pipeline.planned import plan
 from pipeline.preflight import check, check_credentials, nothing_left_staged, staged_in
 from pipeline.report import print_summary, shortfall
-from pipeline.resuming import alone_on_checkpoint, delete_checkpoint, find_earlier, take_over
+from pipeline.resuming import alone_on_checkpoint, find_earlier, take_over
 from pipeline.settings import RunSettings
 from pipeline.stopping import INTERRUPTED, INTERRUPTED_TEXT, stopping
 from pipeline.usage import PROGRAM, UsageError
 from pipeline.versions import versions
-from rows.generations import note_run
-from rows.lease import LeaseError
+from rows.generations import note_run, remove_all
+from rows.lease import LeaseError, remove_lease
 from rows.store import StoreError, open_store
 from transforms.files import WriteError, read_whole
 from transforms.staging import StagingError
@@ -130,7 +130,8 @@ def _run(run: RunSettings, options: Any, existing: list[str]) -> int:
         remove_unfinished(run.output)
         missed = shortfall(summary, run.max_failure_fraction)
         if run.delete_checkpoint and missed is None and not summary["left"]["recordings"]:
-            delete_checkpoint(run)
+            remove_all(open_store(run.checkpoint))
+            remove_lease(run.checkpoint)
     with contextlib.suppress(OSError):  # whoever read the output has left; the summary is in its file
         print_summary(summary, Console())
     return DONE if missed is None else _say(missed, FAILED)

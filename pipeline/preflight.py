@@ -21,11 +21,10 @@ from endpoint.wav import encode_wav
 from pipeline.endpoints import is_loopback
 from pipeline.resuming import Earlier
 from pipeline.settings import RunSettings
+from rows.generations import PROBE_FILE
 from rows.store import StoreError, open_store
 from transforms.leftovers import bucket_warnings, other_leftovers, sweep
 from transforms.staging import Stager, StagingArea, StagingError, prove_rights
-
-_PROBE_FILE = "probe.json"
 
 
 def check_credentials(run: RunSettings, endpoint: EndpointSettings) -> None:
@@ -145,7 +144,7 @@ def _compare_with_earlier(run: RunSettings, answer: ProbeAnswer, earlier: Earlie
         if other.get("fingerprint") != run.fingerprint:
             continue
         try:
-            kept = json.loads(store.read(f"{other['run_id']}/{_PROBE_FILE}"))
+            kept = json.loads(store.read(f"{other['run_id']}/{PROBE_FILE}"))
             difference = largest_difference(np.asarray(kept["embedding"], np.float32), answer.embedding)
         except (ValueError, KeyError, TypeError, StoreError):
             continue  # that run was not probed, or ended before
@@ -156,7 +155,7 @@ def _compare_with_earlier(run: RunSettings, answer: ProbeAnswer, earlier: Earlie
                 "must not be mixed: choose another --output with a --model_id that tells them apart."
             )
     kept = {"fingerprint": run.fingerprint, "embedding": [float(value) for value in answer.embedding]}
-    store.write(f"{run.run_id}/{_PROBE_FILE}", json.dumps(kept).encode())
+    store.write(f"{run.run_id}/{PROBE_FILE}", json.dumps(kept).encode())
 
 
 def _note(text: str) -> None:

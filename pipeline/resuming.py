@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.settings import RunSettings
 from pipeline.usage import UsageError
-from rows.generations import Described, Merge, due_merge, generations, live, remove_rows, replaced
+from rows.generations import Described, Merge, due_merge, generations, live, remove_all, remove_rows, replaced
 from rows.lease import holding
 from rows.store import open_store
 
@@ -58,22 +58,18 @@ def alone_on_checkpoint(run: RunSettings) -> Iterator[None]:
 
 
 def take_over(run: RunSettings) -> Earlier:
-    """What this run goes on from, once it is alone on the checkpoint; with `fresh_checkpoint` nothing, all is removed."""
+    """What this run goes on from, once it is alone on the checkpoint.
+
+    With `fresh_checkpoint` all is removed, and earlier runs are known by what they said: they may have left clips staged.
+    """
     store = open_store(run.checkpoint)
-    if run.fresh_checkpoint:
-        delete_checkpoint(run)
-        return Earlier({})
     described = find_earlier(run).described
+    if run.fresh_checkpoint:
+        remove_all(store)
+        return Earlier(described)
     remove_rows(store, sorted(replaced(described)))  # a run that was cut off while it did so has left some
     counting = live(described)
     return Earlier(described, counting, due_merge(store, counting, run.run_id))
-
-
-def delete_checkpoint(run: RunSettings) -> None:
-    """Removes all that runs have stored, but for the lease."""
-    store = open_store(run.checkpoint)
-    for folder in store.folders():
-        store.remove(list(store.names(f"{folder}/")))
 
 
 def _check_fingerprint(run: RunSettings, earlier: Earlier) -> None:

@@ -148,4 +148,4 @@ class RunSettings:
     @property
     def plan_settings(self) -> PlanSettings:
         """What the stage that plans needs to know."""
-        return PlanSettings(self.clips, self.retry_failed, self.limit)
+        return PlanSettings(self.clips, self.retry_failed, self.limit, self.fingerprint)

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import NoReturn
 
 from transforms.interruption import INTERRUPTION
+from transforms.worker_stop import WorkerStop
 
 INTERRUPTED = 130
 """Exit status, as shells have it for a command that Ctrl-C ended."""
@@ -22,6 +23,7 @@ INTERRUPTED_TEXT = "interrupted: what was answered is in the checkpoint; the sam
 
 _DECODERS = frozenset({"audio.reader", "soundfile"})
 """The modules whose functions decoders call back."""
+_STORED_WITHIN_S = 15.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _Handler = Callable[[int, FrameType | None], None]
 
@@ -55,9 +57,14 @@ def _descendants() -> list[int]:
     return found[1:]
 
 
-def _end_descendants() -> None:
-    threading.excepthook = lambda _: None  # of the threads that wait for the workers
+def _say_no_more() -> None:
+    """Keeps Beam's threads from printing what they make of workers that end."""
+    threading.excepthook = lambda _: None
     logging.disable()
+
+
+def _end_descendants() -> None:
+    _say_no_more()
     # Or they would print pages about the connection that they have lost. Children first: a second signal may cut this
     # short, and those whose parents have ended are no longer found.
     for pid in reversed(_descendants()):
@@ -120,15 +127,21 @@ def stopping(*, staged_in: str | None = None) -> Iterator[None]:
 def stopping_workers(clean_up: Callable[[], None], *, staged_in: str | None = None) -> Iterator[None]:
     """As `stopping`, inside of it, while Beam's worker processes are at work; Beam would wait for them for ever.
 
-    The first signal ends them, calls `clean_up`, which prints at most, and leaves.
+    The workers must be started inside of the context. The first signal has them store what they hold, ends them, calls
+    `clean_up`, which prints at most, and leaves.
     """
+    workers = WorkerStop()
 
     def leave(_number: int, _frame: FrameType | None) -> None:
         _handle(_leave_uncleaned(staged_in))
+        _say_no_more()
+        have_stored = workers.tell(_STORED_WITHIN_S)
         _end_descendants()
         with contextlib.suppress(Exception):
             clean_up()
-        _leave(f"{INTERRUPTED_TEXT}, but for those that its worker processes still held")
+        workers.close()
+        held = "" if have_stored else " (but for what worker processes still held)"
+        _leave(f"{INTERRUPTED_TEXT}{held}")
 
-    with _handled_by(leave):
+    with contextlib.closing(workers), _handled_by(leave):
         yield

@@ -1,6 +1,7 @@
 """A checkpoint's generations: a folder for each run, and for each time that older ones were put together.
 
     RUN/run.json               what the run was
+    RUN/probe.json             what the endpoint answered to its probe
     RUN/PACKET/NAME.rows       its rows, in a folder for each packet
     NAME-merged1/merged.json   of a generation that took the place of others: their names, written when all rows are there
 
@@ -19,6 +20,7 @@ from rows.store import MissingFile, Store
 
 RUN_FILE: Final = "run.json"
 MERGED_FILE: Final = "merged.json"
+PROBE_FILE: Final = "probe.json"
 MERGED_AT_ONCE: Final = 8
 _ROWS: Final = ".rows"
 _TIER: Final = re.compile(r"-merged([0-9]+)$")
@@ -104,3 +106,15 @@ def remove_rows(store: Store, names: Iterable[str]) -> None:
     """Removes the rows of generations; what they say about themselves stays."""
     for name in names:
         store.remove(list(row_files(store, name)))
+
+
+def remove_all(store: Store) -> None:
+    """Removes all that runs have stored, and nothing else: the folder may be one in which the user keeps other things, too.
+
+    What runs say about themselves goes last: were this cut off before, nobody could tell whose the rows are that are left.
+    """
+    folders = store.folders()
+    remove_rows(store, folders)
+    for folder in folders:
+        own = {f"{folder}/{name}" for name in (RUN_FILE, MERGED_FILE, PROBE_FILE)}
+        store.remove([name for name in store.names(f"{folder}/") if name in own])

@@ -63,6 +63,8 @@ class Held:
         census = self.census(segment_id)
         if census is None:
             return False
-        if any(failure.retryable or retry_failed for failure in self.segment_failures(segment_id)):
-            return False
+        for failure in self.segment_failures(segment_id):
+            # What could not be fetched, being gone for a while, is there again: it would not be asked for otherwise.
+            if failure.retryable or retry_failed or failure.stage == "fetch":
+                return False
         return all(clip.clip_id in settled for clip in census.clips)

@@ -38,7 +38,7 @@ def segment_id(segment: Segment, choice: str) -> str:
     """The identity of a segment: of a part of a recording, and of which clips of it are wanted.
 
     SHA-256 over JSON `["segment", uri, version, start_s, stop_s, choice, [[channel, start, stop] of each take]]`, 32 hex
-    digits. `choice` names the settings that decide which clips a take gives (`ClipSettings.choice`).
+    digits. `choice` names the settings that decide which clips a take gives (`ClipSettings.choice`), and the fingerprint.
     """
     recording = segment.recording
     takes = [list(take) for take in segment.takes]

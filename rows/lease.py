@@ -94,30 +94,57 @@ def holding(checkpoint: str, run_id: str, on_lost: Callable[[str], None]) -> Ite
         lease.release()
 
 
+def remove_lease(checkpoint: str) -> None:
+    """Removes what the lease leaves on disk, while this process holds it; and the folder, if nothing else is in it."""
+    if not checkpoint.startswith(_GS):
+        with contextlib.suppress(OSError):
+            (Path(checkpoint) / FILE).unlink()
+            Path(checkpoint).rmdir()
+
+
 @contextmanager
 def _locked(path: Path, checkpoint: str, holder: Holder) -> Iterator[None]:
+    file = _lock(path, checkpoint)
     try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise LeaseError(
-            f"cannot open {str(path)!r} of the checkpoint ({error.strerror}): may it be written?"
-        ) from None
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise LeaseError(
-                    f"the file system of the checkpoint {checkpoint!r} cannot lock files ({error.strerror}), so that a second "
-                    "run on it would not be noticed: choose a --checkpoint on another one"
-                ) from None
-            raise _taken(checkpoint, _holder(os.pread(file, 4096, 0)), "it ends with that process") from None
         os.ftruncate(file, 0)
         os.pwrite(file, _to_json(holder), 0)
         yield
         os.ftruncate(file, 0)
     finally:
         os.close(file)
+
+
+def _lock(path: Path, checkpoint: str) -> int:
+    """The open file, locked."""
+    while True:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise LeaseError(
+                f"cannot open {str(path)!r} of the checkpoint ({error.strerror}): may it be written?"
+            ) from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(path, file):
+                return file
+            os.close(file)  # its holder has removed it just before letting go of it
+        except OSError as error:
+            holder = _holder(os.pread(file, 4096, 0))
+            os.close(file)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise LeaseError(
+                    f"the file system of the checkpoint {checkpoint!r} cannot lock files ({error.strerror}), so that a second "
+                    "run on it would not be noticed: choose a --checkpoint on another one"
+                ) from None
+            raise _taken(checkpoint, holder, "it ends with that process") from None
+
+
+def _is_at(path: Path, file: int) -> bool:
+    """Whether the open file is the one that others find under its name."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file))
+    except FileNotFoundError:
+        return False
 
 
 class BucketLease:

@@ -158,3 +158,6 @@ class TableRow(NamedTuple):
     manifest_row: int | None
     """From 1; None without a manifest."""
     metadata: Metadata
+
+    def __repr__(self) -> str:
+        return f"TableRow(clip={self.clip!r}, manifest_row={self.manifest_row})"

@@ -33,6 +33,9 @@ class Use(NamedTuple):
     manifest_row: int | None
     metadata: Metadata
 
+    def __repr__(self) -> str:
+        return f"Use(clip_index={self.clip_index}, manifest_row={self.manifest_row})"
+
 
 class Place(NamedTuple):
     """A clip's stored row, and what becomes of it."""

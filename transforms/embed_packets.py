@@ -34,6 +34,7 @@ from transforms.packet_work import PacketWork
 from transforms.quiet import quiet_worker
 from transforms.segment_rows import RowSettings
 from transforms.staging import Stager, StagingArea
+from transforms.worker_stop import stop_when_told
 
 COUNTS = "counts"
 _MARGIN_S = 5.0
@@ -108,6 +109,7 @@ class _Embed(beam.DoFn):
 
     def setup(self) -> None:
         quiet_worker()
+        stop_when_told()
         keep_secrets_out_of_logs()
         # What is there by now (Beam, above all) stays: the collector need not look through it again and again.
         gc.freeze()

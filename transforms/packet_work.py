@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 
 from audio.clips import Clip, FailedClip, SkippedClip
-from audio.decoders import Decoding
+from audio.decoders import DecodersClosed, Decoding
 from audio.errors import FetchError
 from audio.fetch_ahead import Source
 from audio.ready_made import ReadyMade, ready_made
@@ -61,6 +62,16 @@ class _Ticket:
     """But for the embedding."""
 
 
+@contextmanager
+def _interrupted_if_closed() -> Iterator[None]:
+    """Whoever is interrupted closes the decoders, which then are no error of their own."""
+    try:
+        yield
+    except DecodersClosed:
+        INTERRUPTION.raise_if_asked()
+        raise
+
+
 class PacketWork:
     """Works on packets, one after the other, while requests for earlier ones are in flight.
 
@@ -107,16 +118,18 @@ class PacketWork:
         self._outbox = Outbox[_Ticket](endpoint, client, stager, self._answered, self._unstaged, self._count)
         self._lock = threading.Lock()
         self._error: Exception | None = None
-        self._is_spent = False
+        self._spent: BudgetSpent | None = None
+        self._is_stopped = False
         self._counts: Counter[str] = Counter()
 
+    @_interrupted_if_closed()
     def work(self, packet: Packet) -> list[Receipt]:
         """Takes on a packet, and decodes and sends what is ahead of it in line.
 
         Returns receipts for rows stored so far, of this and earlier packets; of those that an earlier attempt at this
         packet has stored, too: the runner has dropped those that it returned.
         """
-        if self._is_spent:
+        if self._is_stopped:
             return self._writer.receipts()
         stored = self._stored(packet)
         held = {segment_id: Held(receipts) for segment_id, receipts in _by_segment(stored).items()}
@@ -139,6 +152,7 @@ class PacketWork:
         self._one_less(state)
         return stored + self._writer.receipts()
 
+    @_interrupted_if_closed()
     def flush(self) -> None:
         """Decodes what is in line, and sends the clips that wait for others to fill up a request."""
         while len(self._line):
@@ -179,7 +193,7 @@ class PacketWork:
 
     def _stop(self) -> None:
         """The budget is used up: what is out is waited for, and all else is left for the next run."""
-        self._is_spent = True
+        self._is_stopped = True
         self._line.close()
         self._outbox.abandon(wait_s=self._wait_s)
 
@@ -232,6 +246,8 @@ class PacketWork:
 
     def _send(self, ticket: _Ticket, clip: Clip, itself: ReadyMade | None) -> None:
         self._raise_error()
+        if self._spent is not None:
+            raise self._spent
         self._writer.raise_error()
         with self._lock:
             ticket.packet.waiting += 1
@@ -245,7 +261,10 @@ class PacketWork:
             self._count("requests", outcome.requests)
             self._count("retries", outcome.retries)
             if outcome.error is not None:
-                self._error = self._error or outcome.error
+                if isinstance(outcome.error, BudgetSpent):
+                    self._spent = outcome.error
+                else:
+                    self._error = self._error or outcome.error
             for ticket, result in zip(tickets, outcome.results, strict=True):
                 if result is None:
                     continue  # the run ended before its answer
@@ -283,7 +302,7 @@ class PacketWork:
             self._counts[name] += by
 
     def _raise_error(self) -> None:
-        if self._error is not None and not (self._is_spent and isinstance(self._error, BudgetSpent)):
+        if self._error is not None:
             raise self._error
 
 

@@ -71,6 +71,13 @@ class PlanSettings:
     retry_failed: bool = False
     limit: int | None = None
     """Only so many recordings, the first in the order of their URIs; None for all."""
+    fingerprint: str = ""
+    """Of how samples are made and of the model: what was found out with another one never counts."""
+
+    @property
+    def choice(self) -> str:
+        """What a segment's identity names besides the recording's part and takes."""
+        return f"{self.clips.choice} {self.fingerprint}".rstrip()
 
 
 def plan(
@@ -100,8 +107,9 @@ def plan(
         return RecordingPlan(Recording(found.uri, "", 0), (), rows, (), problems + failures), []
     takes = tuple(sorted({row.take for row in rows}, key=take_order)) or (Take(settings.clips.channel),)
     receipts = tuple(item for item in group if isinstance(item, Receipt) and item.recording_version == found.version)
-    choice = settings.clips.choice
-    segments = [(segment_id(segment, choice), segment) for segment in _cut(found, takes, settings.clips, open_file)]
+    segments = [
+        (segment_id(segment, settings.choice), segment) for segment in _cut(found, takes, settings.clips, open_file)
+    ]
     held = Held(receipts)
     settled = held.settled(retry_failed=settings.retry_failed)
     tasks = [

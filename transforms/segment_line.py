@@ -9,7 +9,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from audio.decoders import Decoding
 from audio.errors import AudioError
-from audio.fetch_ahead import Source
+from audio.fetch_ahead import Source, held_bytes
 from audio.recording import Recording, Segment
 
 T = TypeVar("T")
@@ -17,7 +17,7 @@ T = TypeVar("T")
 AHEAD_SEGMENTS: Final = 32
 """Segments that are fetched ahead."""
 AHEAD_BYTES: Final = 32 << 20
-"""And how large their recordings may be together; a larger one goes alone."""
+"""And how much of them may be held in memory."""
 
 
 class Fetcher(Protocol):
@@ -78,7 +78,7 @@ class SegmentLine(Generic[T]):
 
     def add(self, ticket: T, segment: Segment) -> None:
         """Puts a segment at the end of the line; it begins to be fetched."""
-        self._size_bytes += segment.recording.size_bytes
+        self._size_bytes += held_bytes(segment.recording)
         self._places.append(_Place(ticket, segment, self._fetcher.begin(segment.recording)))
         self._decode_ahead()
 
@@ -105,7 +105,7 @@ class SegmentLine(Generic[T]):
 
     def _pop(self) -> _Place[T]:
         place = self._places.popleft()
-        self._size_bytes -= place.segment.recording.size_bytes
+        self._size_bytes -= held_bytes(place.segment.recording)
         return place
 
     def _decode_ahead(self) -> None:

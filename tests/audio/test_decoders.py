@@ -84,6 +84,11 @@ def on_disk(folder: Path, data: bytes, name: str = "recording") -> Segment:
     return Segment(Recording(os.fspath(path), local_version(path.stat()), len(data)))
 
 
+def open_files() -> list[str]:
+    """The numbers of this process's descriptors."""
+    return sorted(path.name for path in Path("/proc/self/fd").iterdir())
+
+
 def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -261,7 +266,7 @@ def test_a_decoding_that_is_given_up_makes_room(decoders: Decoders) -> None:
 
 
 def test_closing_with_work_outstanding_leaves_nothing(tmp_path: Path) -> None:
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = open_files()
     pool = Decoders(ClipSettings(), 2)
     ahead = [pool.decode(segment(), wav(noise(100 * RATE_HZ))) for _ in range(3)]
     next(ahead[0])
@@ -276,7 +281,7 @@ def test_closing_with_work_outstanding_leaves_nothing(tmp_path: Path) -> None:
         pool.decode(segment(), TWO_CHANNELS)
     pool.close()
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
 
 
 def test_a_pool_that_is_closed_on_another_thread_wakes_those_that_wait() -> None:
@@ -284,7 +289,6 @@ def test_a_pool_that_is_closed_on_another_thread_wakes_those_that_wait() -> None
     from tests.audio.planted_child import planted
 
     first, second = pool.decode(segment(), planted("c-hang", 1, TWO_CHANNELS)), pool.decode(segment(), TWO_CHANNELS)
-    next(first)
     raised = []
 
     def wait(decoding: Decoding) -> None:
@@ -350,8 +354,8 @@ def test_processes_vanish_with_their_parent_however_it_ends() -> None:
         assert len(pids) == 3
         for pid in pids:
             assert b"secret" not in Path(f"/proc/{pid}/environ").read_bytes()
-            assert os.readlink(f"/proc/{pid}/cwd") == "/"
-            links = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+            assert Path(f"/proc/{pid}/cwd").readlink() == Path("/")
+            links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
             # Three nowhere, the two pipes of its own, the memory for recordings and the one for samples.
             assert sum(link == os.devnull for link in links) == 3
             assert sum(link.startswith("pipe:") for link in links) == 2

@@ -1,3 +1,4 @@
+import io
 import os
 import socket
 import threading
@@ -5,16 +6,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import BinaryIO, cast
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import audio.fetch
 from audio.clips import ClipSettings, open_clips
 from audio.errors import AudioError
-from audio.fetch import local_version, open_recording
-from audio.recording import Recording
+from audio.fetch import _Pieces, local_version, open_recording
+from audio.recording import Recording, Take
+from audio.segments import cut
 from tests.audio.gcs import StorageServer
-from tests.audio.makers import noise, wav
+from tests.audio.makers import noise, sound_file, wav
 
 _LEAVES_CONNECTIONS = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"
@@ -134,6 +140,7 @@ def test_an_object_of_any_name(emulated: StorageServer, name: str) -> None:
 
 def test_a_large_object_is_read_in_pieces(emulated: StorageServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audio.fetch, "ONE_GET_BYTES", 1_000)
+    monkeypatch.setattr(audio.fetch, "_FIRST_PIECE_BYTES", 3_000)
     monkeypatch.setattr(audio.fetch, "_PIECE_BYTES", 50_000)
     data = wav(noise(100_000))
     generation = emulated.upload("bucket", "large.wav", data)
@@ -148,6 +155,69 @@ def test_a_large_object_is_read_in_pieces(emulated: StorageServer, monkeypatch: 
         stream = open_clips(file, ClipSettings())
         assert len(list(stream)) == 4
         assert stream.error is None
+
+
+class Ranges:
+    """Stands in for the storage: keeps the size of each range that is asked for."""
+
+    def __init__(self, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._data = data
+        self.sizes: list[int] = []
+        monkeypatch.setattr(audio.fetch, "_download", self._range)
+        self.file = io.BufferedReader(_Pieces(None, len(data)), 8 << 20)  # type: ignore[arg-type]
+
+    def _range(self, _: object, first: int, last: int) -> bytes:
+        self.sizes.append(last + 1 - first)
+        return self._data[first : last + 1]
+
+
+def test_pieces_grow_while_reading_goes_on_and_are_small_again_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranges = Ranges(bytes(40 << 20), monkeypatch)
+    kib = 1 << 10
+    while ranges.file.read(32 * kib):
+        pass
+    grown = [256 * kib, 1024 * kib, 4096 * kib, 8192 * kib]
+    assert ranges.sizes[:4] == grown
+    assert set(ranges.sizes[4:-1]) == {8192 * kib}
+    assert sum(ranges.sizes) == 40 << 20
+    ranges.sizes.clear()
+    for place in (10 << 20, 30 << 20, 20 << 20):
+        ranges.file.seek(place)
+        ranges.file.read(10)
+        ranges.file.seek(place + 100 * kib)
+        ranges.file.read(10)
+    assert ranges.sizes == [256 * kib] * 3
+    ranges.file.seek(-10, os.SEEK_END)
+    assert len(ranges.file.read(99)) == 10
+    assert ranges.sizes[3:] == [10]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9_000), st.integers(0, 5_000)), max_size=12))
+def test_any_part_of_a_large_object(places: list[tuple[int, int]]) -> None:
+    data = np.random.default_rng(0).bytes(9_000)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(audio.fetch, "_FIRST_PIECE_BYTES", 100)
+        monkeypatch.setattr(audio.fetch, "_PIECE_BYTES", 1_000)
+        ranges = Ranges(data, monkeypatch)
+        for place, size in places:
+            ranges.file.seek(place)
+            assert ranges.file.read(size) == data[place : place + size]
+        assert max(ranges.sizes, default=0) <= 1_000
+
+
+def test_a_part_of_a_long_flac_takes_a_part_of_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = sound_file(noise(1_500 * 8_000), 8_000, "FLAC")
+    assert len(data) > 16 << 20
+    recording = Recording("gs://bucket/long.flac", "7", len(data))
+    ranges = Ranges(data, monkeypatch)
+    parts = cut(recording, cast(BinaryIO, ranges.file), (Take("mean", 905 * 16_000, 906 * 16_000),), ClipSettings())
+    assert [(part.start_s, part.stop_s) for part in parts] == [(900, 1_200)]
+    assert sum(ranges.sizes) < 2 << 20
+    ranges = Ranges(data, monkeypatch)
+    stream = open_clips(cast(BinaryIO, ranges.file), ClipSettings(), parts[0].takes, 900, 1_200)
+    assert len(list(stream)) == 1
+    assert stream.error is None
+    assert sum(ranges.sizes) < 3 << 20
 
 
 @_LEAVES_CONNECTIONS

@@ -74,7 +74,7 @@ def check_cut(
         assert stream.info is not None
         duration_s += stream.info.duration_s or 0
         lost += failed(stream, part.takes)
-    assert sorted(found) == sorted(expected)
+    assert sorted(found, key=repr) == sorted(expected, key=repr)
     assert [row[1:3] for row in expected] == sorted(
         (row[1:3] for row in expected), key=lambda place: (place[0], -1 if place[1] == "mean" else int(place[1]))
     )
@@ -314,6 +314,30 @@ def test_flac_that_is_damaged_inside() -> None:
     assert [stream.info.gaps for stream in streams if stream.info] == [0, 1, 0]
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_flac_that_is_damaged_anywhere(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    data = bytearray(FLAC)
+    for place in random.integers(1_000, len(data) - 1_000, random.integers(1, 4)):
+        data[place : place + 200] = random.bytes(200)
+    whole = open_clips(io.BytesIO(bytes(data)), ClipSettings(), stretch_s=6)
+    expected = clips_of(whole)
+    found: dict[int, bytes] = {}
+    streams = cut_in_three(bytes(data))
+    for stream in streams:
+        found |= clips_of(stream)
+    assert found == expected
+    assert any(stream.error is not None for stream in streams) == (whole.error is not None)
+    assert whole.info is not None
+    assert sum(stream.info.duration_s or 0 for stream in streams if stream.info) == whole.info.duration_s
+    assert sum(stream.info.gaps for stream in streams if stream.info) == whole.info.gaps
+
+
+def test_flac_by_another_encoder() -> None:
+    data = encode(noise(14 * 44_100, 2), 44_100, "flac", "flac")
+    assert len(check_cut(data, (Take("each"), Take("mean", 90_000, 170_000)), ClipSettings(hop_s=0.7))) == 4
+
+
 def test_flac_that_ends_early_in_segments_that_trusted_its_header() -> None:
     data = FLAC[: len(FLAC) * 6 // 10]
     whole = open_clips(io.BytesIO(data), ClipSettings(), stretch_s=6)
@@ -326,6 +350,29 @@ def test_flac_that_ends_early_in_segments_that_trusted_its_header() -> None:
     assert streams[0].error is None
     assert streams[2].error is not None
     assert streams[2].error.code == "truncated"
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC"])
+def test_a_storage_that_fails_is_told_as_such(kind: str) -> None:
+    class Failing(io.BytesIO):
+        def readinto(self, buffer: Any) -> int:
+            if self.tell() > 100_000:
+                raise OSError("the disk is gone")
+            return super().readinto(buffer)
+
+    data = sound_file(noise(20 * 8_000), 8_000, kind, "PCM_16")
+    stream = open_clips(Failing(data), ClipSettings(), start_s=12, stretch_s=6)
+    assert list(stream) == []
+    assert stream.error is not None
+    assert stream.error.code == "storage_error"
+
+
+def test_a_part_beyond_the_end() -> None:
+    stream = open_clips(io.BytesIO(wav(noise(20 * 8_000), 8_000)), ClipSettings(), start_s=30, stretch_s=6)
+    assert list(stream) == []
+    assert stream.error is not None
+    assert (stream.error.code, stream.error_s) == ("truncated", 20)
+    assert "before 30 s" in stream.error.message
 
 
 def test_a_part_that_begins_where_no_stretch_does_is_refused() -> None:

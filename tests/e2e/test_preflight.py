@@ -112,7 +112,7 @@ def test_the_remedies_for_clips_that_influence_each_other_work(place: Place) -> 
         assert alone.returncode == 0, alone.stderr
         sent_alone = embeddings(place.prefix)
         assert {arrival["instances"] for arrival in place.arrivals} == {1}
-        unprobed = command(place, local, "--no_probe", "--overwrite")
+        unprobed = command(place, local, "--no_probe", "--fresh_checkpoint", "--overwrite")
         assert unprobed.returncode == 0, unprobed.stderr
         assert summary_of(place.prefix)["probe"] == {"requests": 0, "difference": None}
         together = embeddings(place.prefix)

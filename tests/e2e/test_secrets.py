@@ -149,7 +149,7 @@ def plant_in_table(folder: Path, text: str, _: Samples) -> None:
 
 
 def plant_in_checkpoint(folder: Path, text: str, _: Samples) -> None:
-    builder = FileBuilder()
+    builder = FileBuilder("run")
     builder.add("segment", FailureRow("a.wav", "1", None, None, None, "endpoint", "rejected", text, False, 1))
     path = folder / "out" / "rows-checkpoint" / "run" / "packet"
     path.mkdir(parents=True)

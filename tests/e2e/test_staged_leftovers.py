@@ -33,7 +33,7 @@ PROBE_REQUESTS, PROBE_CLIPS = 2, 4
 STAGED_BEFORE = 1 + PROBE_CLIPS
 """Objects of the proof of rights and of the probe."""
 INTERRUPTED = 130
-SAYS_INTERRUPTED = "interrupted: the rows that were stored are in the checkpoint"
+SAYS_INTERRUPTED = "interrupted: what was answered is in the checkpoint; the same command goes on from there"
 UPLOAD, DELETE = "^POST /upload/", "^DELETE "
 Rows = dict[str, dict[str, Any]]
 TWO_PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.resuming import Earlier, alone_on_checkpoint, delete_checkpoint, find_earlier, take_over
+from pipeline.resuming import Earlier, alone_on_checkpoint, find_earlier, take_over
 from pipeline.settings import RunSettings
 from pipeline.usage import UsageError
-from rows.generations import MERGED_AT_ONCE, Merge, note_merge, note_run
+from rows.generations import MERGED_AT_ONCE, Merge, note_merge, note_run, remove_all
 from rows.lease import LeaseTaken
 from rows.store import open_store
 from tests.pipeline.commands import settings
@@ -92,16 +92,52 @@ def test_a_fresh_start_drops_what_was_there_whatever_its_settings(tmp_path: Path
     run = type(run)(**{**vars(run), "fresh_checkpoint": True})
     (Path(run.checkpoint) / "lease.json").write_text("")
     find_earlier(run)
-    assert take_over(run) == Earlier({})
+    found = take_over(run)
+    assert (found.live, found.merge) == ((), None)
+    assert [told["run_id"] for told in found.runs] == ["run1"], "it may have left clips staged"
     assert [path.name for path in Path(run.checkpoint).iterdir()] == ["lease.json"]
+
+
+def test_what_a_deletion_that_was_cut_off_has_left_still_says_whose_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = settings(tmp_path)
+    for name in ("run1", "run2"):
+        earlier_run(run, name)
+    unlink, removed = Path.unlink, []
+
+    def cut_off(path: Path, **options: bool) -> None:
+        if len(removed) == 2:
+            raise KeyboardInterrupt
+        removed.append(path.name)
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        remove_all(open_store(run.checkpoint))
+    assert removed == ["0.rows", "0.rows"]
+    assert [told["run_id"] for told in find_earlier(run).runs] == ["run1", "run2"]
 
 
 def test_a_deleted_checkpoint_is_gone(tmp_path: Path) -> None:
     run = settings(tmp_path)
     earlier_run(run, "run1")
     with alone_on_checkpoint(run):
-        delete_checkpoint(run)
+        remove_all(open_store(run.checkpoint))
     assert take_over(run) == Earlier({})
+
+
+def test_what_is_not_of_a_run_is_never_removed(tmp_path: Path) -> None:
+    run = settings(tmp_path)
+    earlier_run(run, "run1")
+    kept = [Path(run.checkpoint) / name for name in ("study/a.wav", "study/deep/run.json", "run1/notes.txt", "a.rows")]
+    (Path(run.checkpoint) / "study" / "empty").mkdir(parents=True)
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    remove_all(open_store(run.checkpoint))
+    assert sorted(path for path in Path(run.checkpoint).rglob("*") if path.is_file()) == sorted(kept)
+    assert (Path(run.checkpoint) / "study" / "empty").is_dir()
 
 
 def test_a_checkpoint_has_one_run_at_a_time(tmp_path: Path) -> None:

@@ -41,6 +41,11 @@ def test_a_recording_that_could_not_be_read_is_done_unless_that_may_pass() -> No
     assert not is_done(Held(busy))
 
 
+def test_a_recording_that_could_not_be_fetched_is_looked_at_again_when_it_is_asked_for_again() -> None:
+    gone = receipts("s", failure_row(stage="fetch", code="missing_file"), census(()))
+    assert not is_done(Held(gone))
+
+
 def test_a_later_runs_census_and_failures_take_the_place_of_an_earlier_ones() -> None:
     first = receipts("s", failure_row(code="storage_error", retryable=True), census(()), run_id="run1", file="run1/f")
     second = receipts("s", embedding_row("a"), census(("a",)), run_id="run2", file="run2/f")

@@ -1,5 +1,6 @@
 """One run at a time on a checkpoint, on disk and on a real storage server."""
 
+import fcntl
 import json
 import os
 import signal
@@ -9,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from audio import fetch
-from rows.lease import BucketLease, Holder, LeaseError, LeaseTaken, holding
-from tests.audio.gcs import StorageServer, storage_server
+from rows.lease import BucketLease, Holder, LeaseError, LeaseTaken, holding, remove_lease
+from tests.audio.gcs import StorageServer
 
 _HOLD = """
 import sys
@@ -22,20 +22,11 @@ with holding(sys.argv[1], "first-run", print):
 """
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory):
-    with storage_server(tmp_path_factory.mktemp("gcs")) as running:
-        running.make_bucket("bucket")
-        yield running
-
-
 @pytest.fixture(params=["disk", "bucket"])
-def checkpoint(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def checkpoint(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "disk":
         return str(tmp_path)
-    server: StorageServer = request.getfixturevalue("server")
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.address)
-    monkeypatch.setattr(fetch, "_client", None)
+    request.getfixturevalue("server")
     return f"gs://bucket/{tmp_path.name}"
 
 
@@ -84,6 +75,40 @@ def test_two_in_one_process_are_two(checkpoint: str) -> None:
         pass
 
 
+def test_a_lease_that_its_holder_removes_leaves_nothing(tmp_path: Path) -> None:
+    for others in ([], ["a file of the user's"]):
+        folder = tmp_path / "checkpoint"
+        folder.mkdir()
+        for name in others:
+            (folder / name).touch()
+        with holding(str(folder), "one", never):
+            remove_lease(str(folder))
+        assert folder.exists() == bool(others)
+        if others:
+            assert [path.name for path in folder.iterdir()] == others
+
+
+def test_a_lease_that_is_removed_while_another_run_opens_it_is_not_taken_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, locked = fcntl.flock, []
+
+    def after_removal(file: int, operation: int) -> None:
+        if not locked:
+            (tmp_path / "lease.json").unlink()
+        locked.append(file)
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", after_removal)
+    with (
+        holding(str(tmp_path), "one", never),
+        pytest.raises(LeaseTaken, match="run one "),
+        holding(str(tmp_path), "two", never),
+    ):
+        pass
+    assert len(locked) == 3
+
+
 def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     (tmp_path / "lease.json").mkdir()
     with pytest.raises(LeaseError, match=r"lease\.json"), holding(str(tmp_path), "run", never):
@@ -110,9 +135,7 @@ class Clock:
 
 
 @pytest.fixture
-def in_bucket(server: StorageServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.address)
-    monkeypatch.setattr(fetch, "_client", None)
+def in_bucket(server: StorageServer, tmp_path: Path) -> str:
     return f"gs://bucket/{tmp_path.name}"
 
 
@@ -141,7 +164,7 @@ def test_the_lease_of_another_machine_is_taken_over_when_it_was_not_renewed_for_
     second.release()
 
 
-def test_a_renewed_lease_stays(in_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_renewed_lease_stays(in_bucket: str) -> None:
     clock, lost = Clock(), []
     first = lease(in_bucket, "first", clock, lost)
     first.acquire()

@@ -5,25 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from audio import fetch
 from rows.store import MissingFile, Store, StoreError, open_store
-from tests.audio.gcs import StorageServer, storage_server
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory):
-    with storage_server(tmp_path_factory.mktemp("gcs")) as running:
-        running.make_bucket("bucket")
-        yield running
+from tests.audio.gcs import StorageServer
 
 
 @pytest.fixture(params=["disk", "bucket"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "disk":
         return open_store(str(tmp_path / "checkpoint"))
-    server: StorageServer = request.getfixturevalue("server")
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.address)
-    monkeypatch.setattr(fetch, "_client", None)
+    request.getfixturevalue("server")
     return open_store(f"gs://bucket/{tmp_path.name}")
 
 
@@ -83,9 +73,7 @@ def test_a_write_that_fails_leaves_nothing_and_names_the_file(tmp_path: Path, mo
     assert list((tmp_path / "run").iterdir()) == []
 
 
-def test_a_bucket_that_is_not_there_is_named(server: StorageServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.address)
-    monkeypatch.setattr(fetch, "_client", None)
+def test_a_bucket_that_is_not_there_is_named(server: StorageServer) -> None:
     with pytest.raises(StoreError, match=r"'gs://nowhere/c/run/a' of the checkpoint"):
         open_store("gs://nowhere/c").write("run/a", b"x")
 
@@ -93,8 +81,6 @@ def test_a_bucket_that_is_not_there_is_named(server: StorageServer, monkeypatch:
 def test_an_object_is_written_once_whatever_is_tried_again(
     server: StorageServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.address)
-    monkeypatch.setattr(fetch, "_client", None)
     store = open_store("gs://bucket/once")
     store.write("a", b"first")
     store.write("a", b"the first attempt's answer was lost")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from audio.manifest import ManifestRow
 from audio.recording import Recording, Take
-from rows.model import Census, ClipReference, FailureRow, Receipt, RecordingRow, WantedClip
-from tests.rows.samples import census, failure_row
+from rows.model import Census, ClipReference, FailureRow, Receipt, RecordingRow, TableRow, WantedClip
+from tests.rows.samples import census, embedding_row, failure_row
 from transforms.choose_rows import COUNTS, FAILURES, RECORDINGS, ChooseRows, Chosen, LostClip, Place, Use, choose
 from transforms.plan_segments import RecordingPlan
 
@@ -193,6 +193,13 @@ def test_each_row_of_the_manifest_and_clip_is_a_row_of_the_table() -> None:
         Place(30, (Use(1, 5, snore),)),
     ]
     assert (some.recording.clips, some.recording.embedded) == (3, 3)
+
+
+def test_metadata_are_in_no_repr() -> None:
+    use = Use(0, 1, (("diagnosis", "secret"),))
+    assert "secret" not in repr(
+        [use, Place(7, (use,)), TableRow(embedding_row(), 1, use.metadata), row(1, EVENT, "secret")]
+    )
 
 
 def test_an_event_that_the_recording_cannot_give_is_a_failure_of_each_row_that_asks_for_it() -> None:

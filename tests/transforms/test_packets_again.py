@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from audio.recording import Recording
-from endpoint.errors import BudgetSpent
+from endpoint.errors import BudgetSpent, RunEnded
 from rows.held import Held
 from tests.transforms.fake_endpoint import FakeEndpoint, PromptEndpoint, embed, refuse
 from tests.transforms.packet_work import Store, id_of, plan_of, working
@@ -119,3 +119,36 @@ def test_when_the_budget_is_used_up_the_rest_is_left_and_nothing_is_raised(files
         work.work(some)
         work.drain()
     assert sent(rest) == 4
+
+
+def test_requests_that_the_budget_no_longer_allows_leave_their_clips_and_nothing_is_raised(
+    files: list[Recording],
+) -> None:
+    store, endpoint = Store(), FakeEndpoint()
+    with working(endpoint, store, kind=PacketWork) as (work, _):
+        work.work(packet(*files))
+        work.flush()
+        first, *others = endpoint.requests
+        first.answer()
+        for request in others:  # they were accepted, and then could not go out
+            request.end(BudgetSpent("--max_requests allowed 1 request, and it is used up"))
+        work.drain()
+        asked = len(endpoint.requests)
+        work.work(packet(recording(Path(files[0].uri))))
+        work.drain()
+    assert len(endpoint.requests) == asked
+    assert len(store.embedded()) == 4
+    assert store.failures() == []
+
+
+def test_what_ends_the_run_is_raised_though_the_budget_is_used_up(files: list[Recording]) -> None:
+    endpoint = FakeEndpoint()
+    with working(endpoint, Store(), kind=PacketWork) as (work, _):
+        work.work(packet(*files))
+        work.flush()
+        first, second, *others = endpoint.requests
+        first.end(BudgetSpent("--max_requests allowed 1 request, and it is used up"))
+        for request in (second, *others):
+            request.end(RunEnded("the credentials were refused"))
+        with pytest.raises(RunEnded, match="the credentials were refused"):
+            work.drain()

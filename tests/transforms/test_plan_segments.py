@@ -40,6 +40,13 @@ def test_a_recording_of_which_all_clips_are_held_is_not_decoded_and_its_receipts
     assert planned.receipts == tuple(held)
 
 
+def test_what_another_model_or_way_of_making_samples_has_left_never_counts() -> None:
+    held = receipts(ID, failure_row("b", stage="endpoint", code="rejected"), census(("b",)))
+    planned, tasks = plan([*held, COUGH], None, PlanSettings(ClipSettings(), fingerprint="0123456789abcdef"))
+    assert [task.segment_id for task in tasks] == [segment_id(WHOLE, f"{SETTINGS.choice} 0123456789abcdef")]
+    assert [receipt.census for receipt in planned.receipts] == [None]
+
+
 def test_of_a_recording_that_was_cut_off_the_held_clips_are_not_sent_again() -> None:
     held = receipts(ID, embedding_row("b"), embedding_row("a"))
     _, tasks = plan([COUGH, *held], None, SETTINGS)

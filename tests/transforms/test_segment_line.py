@@ -4,9 +4,8 @@ import io
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-import pytest
-
 from audio.errors import MissingFile
+from audio.fetch import ONE_GET_BYTES
 from audio.fetch_ahead import Source
 from audio.recording import Recording, Segment, Take
 from transforms.segment_line import AHEAD_BYTES, AHEAD_SEGMENTS, SegmentLine
@@ -113,12 +112,21 @@ def test_the_line_is_bounded_by_number() -> None:
     assert line.is_full
 
 
-@pytest.mark.parametrize(("sizes", "is_full"), [((AHEAD_BYTES * 9,), False), ((AHEAD_BYTES, 1), True), ((5, 6), False)])
-def test_the_line_is_bounded_by_size_and_a_large_recording_goes_alone(sizes: tuple[int, ...], is_full: bool) -> None:
+def test_the_line_is_bounded_by_what_is_held_in_memory() -> None:
     line, _, _ = line_of()
-    for number, size in enumerate(sizes):
-        line.add(str(number), segment(str(number), size))
-    assert line.is_full is is_full
+    largest = AHEAD_BYTES // ONE_GET_BYTES
+    for number in range(largest):
+        line.add(str(number), segment(f"gs://bucket/{number}", 1 << 40))
+        assert not line.is_full
+    line.add("last", segment("gs://bucket/last", 5))
+    assert line.is_full
+
+
+def test_recordings_on_disk_hold_no_memory_until_they_are_decoded() -> None:
+    line, _, _ = line_of()
+    for number in range(AHEAD_SEGMENTS):
+        line.add(str(number), segment(f"/in/{number}.wav", 1 << 40))
+    assert not line.is_full
 
 
 def test_closing_the_line_closes_what_is_decoded_and_what_arrives_later() -> None:
