@@ -10,7 +10,7 @@ from typing import BinaryIO, TypeAlias
 from audio.fetch import ONE_GET_BYTES, is_object, open_recording
 from audio.recording import Recording
 
-THREADS = 16
+THREADS = 32
 
 Source: TypeAlias = bytes | BinaryIO | None
 """Where a decoder finds a recording: its bytes, an open seekable file, or None for a local path, which it opens itself."""

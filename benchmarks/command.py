@@ -68,7 +68,7 @@ def measure(
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123
         process = subprocess.Popen(command, cwd=REPOSITORY, stdout=nowhere, env={**os.environ, **(environment or {})})
         started = os.times().elapsed
-        with MemoryPeak(process.pid) as memory:
+        with MemoryPeak(process.pid, every_s=0.5) as memory:
             _, status, used = os.wait4(process.pid, 0)
         wall_s = os.times().elapsed - started
     process.returncode = os.waitstatus_to_exitcode(status)

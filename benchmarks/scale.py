@@ -36,7 +36,7 @@ def main() -> int:
     few = options.files or (2000 if options.short else 10000)
     with tempfile.TemporaryDirectory() as folder, start_local_endpoint() as local:
         write_seconds(Path(folder) / "one", 1)
-        start = measure(Path(folder) / "one", local)
+        start = min((measure(Path(folder) / "one", local) for _ in range(3)), key=lambda run: run.wall_s)
         runs: list[Usage] = []
         for files in (few, 10 * few):
             inputs, output = Path(folder) / f"files-{files}", Path(folder) / f"rows-{files}"
@@ -68,16 +68,18 @@ def report(start: Usage, runs: list[Usage]) -> bool:
     print(f"{'one-second files':<30}{'clips':>8}{'s':>8}{'ms a clip':>11}{'CPU ms a clip':>15}{'MB together':>13}")
     print(f"{'the start: one file':<30}{start.clips:>8}{start.wall_s:>8.1f}{'':>11}{'':>15}{start.together_mb:>13.0f}")
     for name, run in zip(("the command", "once more", "the command", "once more"), runs, strict=True):
-        cpu_ms = 1000 * (run.cpu_s - start.cpu_s) / run.clips
-        print(
-            f"{name:<30}{run.clips:>8}{run.wall_s:>8.1f}{_each_ms(start, run):>11.2f}{cpu_ms:>15.2f}{run.together_mb:>13.0f}"
-        )
+        each = f"{_each_ms(start, run):>11.2f}{_cpu_ms(start, run):>15.2f}"
+        print(f"{name:<30}{run.clips:>8}{run.wall_s:>8.1f}{each}{run.together_mb:>13.0f}")
     few, _, many, again = runs
     slower = _each_ms(start, many) / _each_ms(start, few)
+    more_cpu = _cpu_ms(start, many) / _cpu_ms(start, few)
     more_mb = many.together_mb - few.together_mb
     repeated = again.wall_s / many.wall_s
     checks = (
-        (slower <= ALLOWED_TIME, f"{slower:.2f} times the time a clip at ten times the clips, allowed {ALLOWED_TIME}"),
+        (
+            slower <= ALLOWED_TIME,
+            f"{slower:.2f} times the time a clip at ten times the clips, allowed {ALLOWED_TIME} ({more_cpu:.2f} of CPU)",
+        ),
         (
             more_mb <= ALLOWED_MB,
             f"{more_mb:+.0f} MB ({many.together_mb / few.together_mb:.2f} times), allowed {ALLOWED_MB} MB",
@@ -94,6 +96,10 @@ def report(start: Usage, runs: list[Usage]) -> bool:
 
 def _each_ms(start: Usage, run: Usage) -> float:
     return 1000 * (run.wall_s - start.wall_s) / run.clips
+
+
+def _cpu_ms(start: Usage, run: Usage) -> float:
+    return 1000 * (run.cpu_s - start.cpu_s) / run.clips
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from audio.recording import Recording, Segment
 
 T = TypeVar("T")
 
-AHEAD_SEGMENTS: Final = 16
+AHEAD_SEGMENTS: Final = 32
 """Segments that are fetched ahead."""
 AHEAD_BYTES: Final = 32 << 20
 """And how much of them may be held in memory."""
@@ -65,6 +65,8 @@ class SegmentLine(Generic[T]):
         self._fetcher = fetcher
         self._decoder = decoder
         self._places: deque[_Place[T]] = deque()
+        self._size_bytes = 0
+        """Of the recordings in the line."""
 
     def __len__(self) -> int:
         return len(self._places)
@@ -72,17 +74,17 @@ class SegmentLine(Generic[T]):
     @property
     def is_full(self) -> bool:
         """Whether the first ones should be worked on before more are added."""
-        size_bytes = sum(held_bytes(place.segment.recording) for place in self._places)
-        return len(self._places) > AHEAD_SEGMENTS or (len(self._places) > 1 and size_bytes > AHEAD_BYTES)
+        return len(self._places) > AHEAD_SEGMENTS or (len(self._places) > 1 and self._size_bytes > AHEAD_BYTES)
 
     def add(self, ticket: T, segment: Segment) -> None:
         """Puts a segment at the end of the line; it begins to be fetched."""
+        self._size_bytes += held_bytes(segment.recording)
         self._places.append(_Place(ticket, segment, self._fetcher.begin(segment.recording)))
         self._decode_ahead()
 
     def take(self) -> Opened[T]:
         """Takes the first segment, once it is fetched; its decoding and source are to be closed by the caller."""
-        place = self._places.popleft()
+        place = self._pop()
         try:
             source = place.source.result()
         except AudioError as error:
@@ -95,11 +97,16 @@ class SegmentLine(Generic[T]):
     def close(self) -> None:
         """Gives up all that is in the line."""
         while self._places:
-            place = self._places.popleft()
+            place = self._pop()
             place.source.cancel()
             if place.decoding is not None:
                 place.decoding.close()
             place.source.add_done_callback(_close_source)
+
+    def _pop(self) -> _Place[T]:
+        place = self._places.popleft()
+        self._size_bytes -= held_bytes(place.segment.recording)
+        return place
 
     def _decode_ahead(self) -> None:
         for place, _ in zip(self._places, range(self._decoder.processes), strict=False):
