@@ -16,8 +16,11 @@ def main() -> int:
     except RunEnded as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return 2
-    from pipeline.command import main as run
-
+    try:
+        from pipeline.command import main as run
+    except KeyboardInterrupt:  # that takes some seconds
+        print(f"{PROGRAM}: error: interrupted before anything was sent", file=sys.stderr)
+        return 130
     return run()
 
 

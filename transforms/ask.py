@@ -5,6 +5,7 @@ from __future__ import annotations
 import apache_beam as beam
 from apache_beam import pvalue
 
+from audio.listing import absolute_path
 from audio.manifest import ManifestProblem, ManifestSettings
 from rows.model import FailureRow
 from transforms.list_recordings import ListRecordings
@@ -27,6 +28,10 @@ def problem_row(problem: ManifestProblem) -> FailureRow:
         attempts=0,
         manifest_row=problem.row,
     )
+
+
+def _is_outside(uri: str, folder: str) -> bool:
+    return not uri.startswith(folder)
 
 
 class Ask(beam.PTransform):
@@ -73,7 +78,9 @@ class Ask(beam.PTransform):
         else:
             listed = begin | "List" >> ListRecordings(self._inputs)
             by_uri.append(listed["listed"])
-            ignored = listed["ignored"]
+            # Where the output is among the recordings, what runs have stored is no news.
+            own = self._checkpoint if self._checkpoint.startswith("gs://") else absolute_path(self._checkpoint)
+            ignored = listed["ignored"] | "Not of the checkpoint" >> beam.Filter(_is_outside, f"{own}/")
         if self._generations:
             earlier = begin | "Read earlier" >> ReadEarlier(self._checkpoint, self._generations)
             by_uri.append(earlier["receipts"])

@@ -313,7 +313,7 @@ def test_when_rows_cannot_be_stored_nothing_more_is_sent(tmp_path: Path) -> None
         )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert f"cannot write to the checkpoint '{tmp_path}/r-checkpoint" in done.stderr
+    assert f"cannot write '{tmp_path}/r-checkpoint/" in done.stderr
     assert "File too large" in done.stderr
     needed = (20 - 2) * 100 / 4
     assert len(log.read_text().splitlines()) < needed / 2

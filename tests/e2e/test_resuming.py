@@ -284,8 +284,8 @@ def test_a_stopped_run_leaves_no_process_and_the_next_sends_the_rest(
     status, said, started = slow.interrupt(number, is_half_done, *arguments)
     assert status == 130
     assert "Traceback" not in said
-    (line,) = [line for line in said.splitlines() if line and not line.startswith("note: ")] or [said]
-    print(said)
+    # On a machine that is busy with other things, there is time for a line of progress.
+    (line,) = [line for line in said.splitlines() if line and not line.startswith("note: ") and "clips/s" not in line]
     assert "interrupted" in line
     assert "the same command goes on" in line
     assert started

@@ -1,12 +1,13 @@
 """The command from within: what it prints, what it leaves, and its exit status. `tests/e2e` runs it from outside."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline import command
+from pipeline import __main__, command
 from pipeline.command import DONE, FAILED, main
 from pipeline.launch import RunFailed
 from pipeline.stopping import INTERRUPTED
@@ -108,3 +109,17 @@ def test_a_run_with_too_many_failures_is_finished_and_no_success(
     assert main([*arguments, "--no_probe", "--overwrite", "--max_failure_fraction=0.5"]) == DONE
     assert main([*arguments, "--no_probe", "--overwrite", "--max_failure_fraction=0.4"]) == FAILED
     assert "1 of 2 recordings have failures" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_packages_are_loaded_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class CtrlC:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "pipeline.command":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "pipeline.command")
+    monkeypatch.setattr(sys, "meta_path", [CtrlC(), *sys.meta_path])
+    assert __main__.main() == INTERRUPTED
+    assert capsys.readouterr().err == "python -m pipeline: error: interrupted before anything was sent\n"

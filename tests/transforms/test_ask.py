@@ -39,6 +39,13 @@ def test_inputs_are_listed_and_receipts_come_beside_them(tmp_path: Path) -> None
     assert found["problems"] == []
 
 
+def test_a_checkpoint_among_the_recordings_is_no_ignored_file(tmp_path: Path) -> None:
+    write_wav(tmp_path / "a.wav")
+    (tmp_path / "checkpoint-notes.txt").write_text("not a recording")
+    store(tmp_path / "checkpoint", "run1/p/0.rows", [("s", embedding_row())])
+    assert asked(tmp_path, (str(tmp_path),))["ignored"] == [str(tmp_path / "checkpoint-notes.txt")]
+
+
 def test_a_manifests_rows_are_keyed_and_rows_that_cannot_be_used_are_failures(tmp_path: Path) -> None:
     manifest = tmp_path / "m.csv"
     manifest.write_text("uri,start_s,end_s,label\na.wav,,,cough\na.wav,1,x,sneeze\n,1,2,nowhere\n")
