@@ -86,7 +86,8 @@ def report(start: Usage, runs: list[Usage]) -> bool:
         ),
         (
             repeated <= ALLOWED_REPEATED,
-            f"a finished run again takes {repeated:.2f} of the first, allowed {ALLOWED_REPEATED}",
+            f"a finished run again takes {repeated:.2f} of the first, allowed {ALLOWED_REPEATED} "
+            f"({again.cpu_s / many.cpu_s:.2f} of CPU)",
         ),
     )
     for passed, text in checks:
