@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from rows.checkpoint import read_all
+from rows.model import EmbeddingRow
 from tests.e2e.running import assert_same_rows, embeddings, failures, recordings, summary_of
 from tests.e2e.served import Served, served
 from tests.transforms.samples import write_wav
@@ -46,6 +48,12 @@ def undisturbed(folder: Path, endpoint: Served, tmp_path_factory: pytest.TempPat
     return prefix
 
 
+def stored(checkpoint: Path) -> int:
+    """Embeddings in the checkpoint's files."""
+    rows = (row for path in checkpoint.rglob("*.rows") for _, row in read_all(path.read_bytes()))
+    return sum(isinstance(row, EmbeddingRow) for row in rows)
+
+
 def test_runs_with_a_budget_end_well_and_go_on_until_all_is_done(
     endpoint: Served, folder: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -67,13 +75,14 @@ def test_runs_with_a_budget_end_well_and_go_on_until_all_is_done(
         unfinished = [row for row in table.values() if row["status"] == "unfinished"]
         assert len(table) == 11
         assert summary["left"]["recordings"] == len(unfinished) == summary["recordings_by_status"]["unfinished"]
-        assert len(embeddings(tmp_path / "r")) == summary["embedded"] == sent.total()
+        # Of a recording that was not decoded to its end, the tables have nothing yet.
+        assert len(embeddings(tmp_path / "r")) == summary["embedded"] <= sent.total()
         is_finished = not unfinished
         if is_finished:
             continue
         assert arrived.requests == 2 + ROUND
         assert "--max_requests is used up, the same command goes on" in done.stdout
-        assert any((tmp_path / "r-checkpoint").rglob("*.rows")), "kept in spite of --delete_checkpoint"
+        assert stored(tmp_path / "r-checkpoint") == sent.total(), "kept in spite of --delete_checkpoint"
     assert runs >= 3, "14 requests at least, 6 a run"
     assert set(sent.values()) == {1}
     assert_same_rows(embeddings(tmp_path / "r"), embeddings(undisturbed))
@@ -88,7 +97,7 @@ def test_two_worker_processes_share_the_budget(
     arguments += ("--direct_num_workers=2",)
     summary, arrived = endpoint.run(*arguments, "--max_requests", 5)
     assert arrived.requests == 5
-    assert 0 < summary["embedded"] <= 3 * 4
+    assert summary["embedded"] <= stored(tmp_path / "r-checkpoint") == arrived.clips.total() <= 3 * 4
     assert summary["left"]["recordings"] > 0
     first = arrived.clips
     summary, arrived = endpoint.run(*arguments, "--max_requests", 1000)
@@ -113,7 +122,7 @@ def test_budgets_that_are_too_small(endpoint: Served, folder: Path, tmp_path: Pa
 
 
 def test_retries_count(folder: Path, tmp_path: Path) -> None:
-    with served(tmp_path, 0, "--faults=seed=3,503=0.5") as shaky:
+    with served(tmp_path, 0, "--faults=seed=3,503=0.3") as shaky:
         arguments = ("--input", folder, "--output", tmp_path / "r", "--no_probe", "--requests_in_flight", 4)
         summary, arrived = shaky.run(*arguments, "--max_requests", 12)
         assert arrived.requests == 12
