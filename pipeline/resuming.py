@@ -78,7 +78,7 @@ def _check_fingerprint(run: RunSettings, earlier: Earlier) -> None:
             continue
         remedy = (
             "choose another --output or --checkpoint for it, or give --fresh_checkpoint to drop what is stored there and "
-            "start over"
+            "start over (and --overwrite, to replace its tables)"
         )
         theirs = other.get("fingerprint_settings")
         for name, value in run.fingerprint_settings.items():
