@@ -16,6 +16,15 @@ Limits: TypeAlias = tuple[int, int] | None
 recording's start, where that leaves out audio that the recording has there. None for all other clips."""
 
 
+Samples: TypeAlias = npt.NDArray[np.float32]
+"""A clip's, of shape (32000,)."""
+
+
+def new_samples() -> Samples:
+    """Return memory for a clip's samples."""
+    return np.empty(CLIP_SAMPLES, np.float32)
+
+
 class Wanted(NamedTuple):
     """Who wants a clip."""
 
@@ -40,7 +49,7 @@ class Clip:
     """The first sample that is the recording's, counted like `start_sample`: those before it are zeros."""
     audio_stop: int
     """The end of what is the recording's, likewise."""
-    samples: npt.NDArray[np.float32] = field(repr=False)
+    samples: Samples = field(repr=False)
     """float32 of shape (32000,), full scale 1.0, C-contiguous, in memory of its own."""
     rms_dbfs: float
     """Root mean square of the audio, padding left out, in dB of full scale; -inf for digital silence."""

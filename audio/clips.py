@@ -9,7 +9,18 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, TypeAlias, get_args
 
-from audio.clip import AudioInfo, Clip, ClipResult, FailedClip, FailedTake, Limits, SkippedClip, Wanted
+from audio.clip import (
+    AudioInfo,
+    Clip,
+    ClipResult,
+    FailedClip,
+    FailedTake,
+    Limits,
+    Samples,
+    SkippedClip,
+    Wanted,
+    new_samples,
+)
 from audio.decode import OpenedSource, damage_at, open_source
 from audio.errors import (
     TOO_MUCH_MEMORY,
@@ -155,6 +166,8 @@ class ClipStream(Iterator[ClipResult]):
         self._results = self._run()
         self.on_block: Callable[[], object] | None = None
         """Called after each block of samples: decoding goes on, whether or not a clip comes of it."""
+        self.new_samples: Callable[[], Samples] = new_samples
+        """Returns float32 of shape (32000,), C-contiguous, for the next clip. That of a clip that is skipped is not used."""
 
     @property
     def source(self) -> AudioSource:
@@ -326,7 +339,8 @@ class ClipStream(Iterator[ClipResult]):
                 "its other clips are not affected",
             )
         start = place[1]
-        samples = track.clip(start, audio_start, audio_stop)
+        samples = self.new_samples()
+        track.copy_clip(samples, start, audio_start, audio_stop)
         heard = samples[audio_start - start : audio_stop - start]
         rms = rms_dbfs(heard)
         if self._settings.min_rms_dbfs is not None and rms < self._settings.min_rms_dbfs:

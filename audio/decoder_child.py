@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO, cast
 
 from audio import decoder_wire as wire
+from audio.clip import Samples
 from audio.clips import Clip, ClipSettings, ClipStream, open_clips
 from audio.decoder_limits import DecoderLimits, Memory, Timer, give_up_rights
 from audio.decoder_ring import SLOTS, TAKEN_AT_ONCE, Ring
@@ -74,6 +75,7 @@ class _Child:
             values = self._receive().values
             self._free_slots = SLOTS  # for a job's end is read after its clips
             self._sent = 0
+            self._ring.restart()
             self._ring.release(0)
             self._decode(wire.segment_of(values), values["source"])
 
@@ -83,7 +85,7 @@ class _Child:
             message = self._channel.receive(wire.FROM_PARENT)
             if message.kind != wire.TAKEN:
                 return message
-            self._free_slots += TAKEN_AT_ONCE
+            self._free_slots += message.values
 
     def _wait(self, for_writing: bool) -> None:
         """Wait for the parent; the time that it takes is not the decoder's."""
@@ -101,7 +103,7 @@ class _Child:
             self._timer.start()
             with self._open(segment, source) as file:
                 stream = open_clips(file, self._settings, segment.takes or None, segment.start_s, segment.stop_s)
-                stream.on_block = self._goes_on
+                stream.on_block, stream.new_samples = self._goes_on, self._free_slot
                 self._send_results(stream)
             error = stream.error
         except AudioError as opening:
@@ -127,20 +129,19 @@ class _Child:
                 )
                 is_first = False
             if isinstance(result, Clip):
-                self._leave(result)
+                self._free_slots -= 1
+                self._ring.go_on()
             self._hold(*wire.result_values(result))
             if self._held > TAKEN_AT_ONCE or time.monotonic() >= self._flushed_s + _HOLD_S:
                 self._flush()
             self._timer.start()
 
-    def _leave(self, clip: Clip) -> None:
-        """Leave a clip's samples in the ring, when there is room."""
+    def _free_slot(self) -> Samples:
+        """Return where the next clip's samples go, when there is room."""
         while self._free_slots == 0:
             self._flush()
-            self._channel.receive(wire.FROM_PARENT)
-            self._free_slots += TAKEN_AT_ONCE
-        self._free_slots -= 1
-        self._ring.put(clip.samples)
+            self._free_slots += self._channel.receive(wire.FROM_PARENT).values
+        return self._ring.slot
 
     def _hold(self, kind: bytes, values: Any) -> None:
         """Say something soon: for a short while, or until there are some more things to say."""

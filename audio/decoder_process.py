@@ -19,6 +19,7 @@ from audio.decoder_limits import DecoderLimits
 from audio.decoder_ring import Ring, memory_file, ring_file
 from audio.decoder_wire import Bounds, Channel, Message
 from audio.errors import AudioError, DecoderCrashed, DecoderMemory, DecoderTimeout
+from audio.heap import MMAP_THRESHOLD_BYTES, TRIM_THRESHOLD_BYTES
 
 _START_S = 120.0
 _END_S = 10.0
@@ -35,8 +36,8 @@ _SET_VARIABLES = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": "8388608",
-    "MALLOC_TRIM_THRESHOLD_": "33554432",
+    "MALLOC_MMAP_THRESHOLD_": str(MMAP_THRESHOLD_BYTES),
+    "MALLOC_TRIM_THRESHOLD_": str(TRIM_THRESHOLD_BYTES),
 }
 _INSTEAD = "convert the recording to WAV"
 
@@ -124,6 +125,7 @@ class DecoderProcess:
     def give(self, values: dict[str, Any], data: bytes | None) -> None:
         """Give it a job, whose recording is `data` unless that is None. That it is gone shows in `receive`."""
         self.jobs += 1
+        self.ring.restart()
         with contextlib.suppress(Gone, Idle):
             if data is not None:
                 self.fill_inbox(data)
@@ -139,17 +141,17 @@ class DecoderProcess:
             except BrokenPipeError:
                 raise Gone from None
 
-    def receive(self, bounds: Bounds) -> Message:
-        """Return its next message. Raises Gone, Idle, WireError."""
+    def receive(self, bounds: Bounds) -> list[Message]:
+        """Return its next message, and those that came with it. Raises Gone, Idle, WireError."""
         with self._lock:
             if self.is_ended:
                 raise Gone
             try:
-                message = self._channel.receive(bounds)
+                messages = self._channel.receive_some(bounds)
             except (EOFError, ConnectionError):
                 raise Gone from None
         self.is_ready = True
-        return message
+        return messages
 
     def why_gone(self) -> AudioError:
         """Return, of a process that is gone, what that means for the recording that it worked on."""

@@ -22,7 +22,7 @@ from audio.clips import CLIP_SAMPLES
 SLOTS: Final = 8
 """How many clips a process may be ahead of its parent."""
 TAKEN_AT_ONCE: Final = SLOTS // 2
-"""The parent says so when it has taken this many, so that a job of some clips needs no word about them."""
+"""The parent says so when it has taken at least this many, so that a job of some clips needs no word about them."""
 
 _SLOT_BYTES = -(-4 * CLIP_SAMPLES // 4096) * 4096
 _HELD_BYTES = 65536
@@ -62,15 +62,23 @@ class Ring:
         self._held = memory[SLOTS * _SLOT_BYTES :]
         self._held_bytes = 0
 
-    def put(self, samples: npt.NDArray[np.float32]) -> None:
-        """Leave a clip's samples in the next slot, which must have been taken."""
-        self._slots[self._next][:] = samples
+    def restart(self) -> None:
+        """Begin with the first slot again, as the other side does at the same job: few slots stay in the cores' caches."""
+        self._next = 0
+
+    @property
+    def slot(self) -> npt.NDArray[np.float32]:
+        """The next slot, float32 of shape (32000,): shared memory, to be written only when it has been taken."""
+        return self._slots[self._next]
+
+    def go_on(self) -> None:
+        """Go on to the slot after the next one."""
         self._next = (self._next + 1) % SLOTS
 
     def take(self) -> npt.NDArray[np.float32]:
-        """Return a copy of the next slot's samples."""
-        samples = self._slots[self._next].copy()
-        self._next = (self._next + 1) % SLOTS
+        """Return a copy of the next slot's samples, and go on."""
+        samples = self.slot.copy()
+        self.go_on()
         return samples
 
     def hold(self, message: bytes) -> bool:

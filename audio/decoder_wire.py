@@ -1,7 +1,7 @@
 """What a decoding process and its parent say to each other: framed messages, of bounded size, that nobody unpickles.
 
 A message is a kind and JSON; samples and recordings go through shared memory. The parent says SETUP once, then JOB again
-and again; it answers ASK by DATA or FAULT, and says TAKEN when it has taken some clips' samples out of the ring. The child
+and again; it answers ASK by DATA or FAULT, and says TAKEN when it has taken so many clips' samples out of the ring. The child
 says READY once; for each job FORMAT before the first result, then CLIP, SKIPPED and FAILED in the recording's order, ALIVE
 where there was no result for long, and END.
 """
@@ -106,21 +106,34 @@ class Channel:
 
         Raises EOFError when the other side is gone, WireError for what is not within `bounds`, and what `wait` raises.
         """
-        kind, size = _HEADER.unpack(self._take(_HEADER.size))
+        while (message := self._next(bounds)) is None:
+            self._came, self._at = self._came[self._at :] + self._read(), 0
+        return message
+
+    def receive_some(self, bounds: Bounds) -> list[Message]:
+        """Return the next message, and those that came with it. Raises as `receive` does."""
+        messages = [self.receive(bounds)]
+        with suppress(WireError):  # the next call raises it
+            while (message := self._next(bounds)) is not None:
+                messages.append(message)
+        return messages
+
+    def _next(self, bounds: Bounds) -> Message | None:
+        """Return the next message if all of it has come. Raises WireError."""
+        start = self._at + _HEADER.size
+        if len(self._came) < start:
+            return None
+        kind, size = _HEADER.unpack_from(self._came, self._at)
         if kind not in bounds.kinds or size > bounds.json_bytes:
             raise WireError("a message that is not expected")
+        if len(self._came) < start + size:
+            return None
         try:
-            return Message(kind, orjson.loads(self._take(size)) if size else None)
+            values = orjson.loads(self._came[start : start + size]) if size else None
         except orjson.JSONDecodeError:
             raise WireError("a message that is not JSON") from None
-
-    def _take(self, size: int) -> bytes:
-        """Return the next bytes; what came beyond them is kept for the next call."""
-        while len(self._came) - self._at < size:
-            self._came, self._at = self._came[self._at :] + self._read(), 0
-        at = self._at
-        self._at += size
-        return self._came[at : self._at]
+        self._at = start + size
+        return Message(kind, values)
 
     def _read(self) -> bytes:
         while True:

@@ -23,6 +23,9 @@ from audio.recording import Segment
 __all__ = ["DecoderLimits", "Decoders", "DecodersUnusable", "Decoding", "SourceFormat"]
 
 
+_RESULTS = frozenset((wire.CLIP, wire.SKIPPED, wire.FAILED))
+
+
 class DecodersClosed(RuntimeError):
     """The pool was closed while it was needed: the run is being interrupted."""
 
@@ -217,8 +220,9 @@ class _InProcess(Decoding):
         self._bounds = wire.bounds_from_child(len(segment.takes))
         self._received = 0
         self._left: deque[ClipResult] = deque()
+        self._end: wire.End | None = None
         self._results = 0
-        self._clips = 0
+        self._untold = 0
         self._end_s: float | None = None
         self._is_again = False
         kind, size_bytes = "path", segment.recording.size_bytes
@@ -234,64 +238,65 @@ class _InProcess(Decoding):
         self.job = wire.job_values(segment, kind, size_bytes)
 
     def __next__(self) -> ClipResult:
-        if self._left:
-            return self._left.popleft()
-        if self.has_ended:
-            raise StopIteration
         try:
-            result = self._next()
+            if not self.has_ended:
+                self._pool._raise_if_closed()
+            while not self._left:
+                if self.has_ended:
+                    self._tell_end()
+                    raise StopIteration
+                self._listen()
         except BaseException:
             self.close()
             raise
-        if result is None:
-            raise StopIteration
-        return result
+        return self._left.popleft()
 
     def close(self) -> None:
         self._left.clear()
         if not self.has_ended:
             self._ended()
             self._pool._withdraw(self)
+        self._tell_end()
 
     def _ended(self) -> None:
         self.has_ended = True
         self.data = self._reader = None
 
-    def _next(self) -> ClipResult | None:
-        while True:
-            process = self.process or self._pool._process_for(self)
-            try:
-                message = process.receive(self._bounds)
-                result = self._take(process, message)
+    def _listen(self) -> None:
+        """Wait until the process says something, and take it in: results are left in `_left`."""
+        process = self.process or self._pool._process_for(self)
+        try:
+            messages = process.receive(self._bounds)
+            for message in messages:
+                if message.kind == wire.END and message is not messages[-1]:
+                    raise WireError("something after a job's end")
+                self._take(process, message)
                 self._received += message.kind != wire.READY
-            except (Gone, Idle, WireError) as error:
-                self._is_gone(process, error)
-                result = self._left.popleft() if self._left else None
-            if result is not None or self.has_ended:
-                return result
+            if self._untold >= TAKEN_AT_ONCE and not self.has_ended:
+                with suppress(Gone, Idle):  # shows in what is received next, if there is anything
+                    process.send(wire.TAKEN, self._untold)
+                self._untold = 0
+        except (Gone, Idle, WireError) as error:
+            self._is_gone(process, error)
 
-    def _take(self, process: DecoderProcess, message: Message) -> ClipResult | None:
+    def _take(self, process: DecoderProcess, message: Message) -> None:
         """Take in what the process says. Raises Gone, Idle, WireError."""
-        match message.kind:
-            case wire.CLIP | wire.SKIPPED | wire.FAILED:
-                result = wire.result_of(message, process.ring)
-                if self._format is None:
-                    raise WireError("a result before the recording's format")
-                self._results += 1
-                if isinstance(result, Clip):
-                    self._clips += 1
-                    if self._clips % TAKEN_AT_ONCE == 0:
-                        with suppress(Gone, Idle):  # shows in what is received next, if there is anything
-                            process.send(wire.TAKEN)
-                    self._end_s = max(self._end_s or 0.0, result.end_s)
-                return result
-            case wire.FORMAT:
-                self._format = SourceFormat(*wire.format_of(message.values))
-            case wire.ASK:
-                self._answer(process, message.values)
-            case wire.END:
-                self._take_end(process, message.values)
-        return None
+        kind = message.kind
+        if kind in _RESULTS:
+            result = wire.result_of(message, process.ring)
+            if self._format is None:
+                raise WireError("a result before the recording's format")
+            self._results += 1
+            if isinstance(result, Clip):
+                self._untold += 1
+                self._end_s = max(self._end_s or 0.0, result.end_s)
+            self._left.append(result)
+        elif kind == wire.FORMAT:
+            self._format = SourceFormat(*wire.format_of(message.values))
+        elif kind == wire.ASK:
+            self._answer(process, message.values)
+        elif kind == wire.END:
+            self._take_end(process, message.values)
 
     def _answer(self, process: DecoderProcess, values: object) -> None:
         if self._reader is None:
@@ -306,13 +311,17 @@ class _InProcess(Decoding):
             process.send(wire.DATA, len(data))
 
     def _take_end(self, process: DecoderProcess, values: object) -> None:
-        end = wire.end_of(values)
-        self.info, self.error, self.error_s, self.failed_takes = end.info, end.error, end.error_s, end.failed_takes
+        """Let go of the process, though results may be left here; how the job ended is told after those."""
+        self._end = end = wire.end_of(values)
         self._ended()
         if end.is_last:
             self._pool._lost(process)
         else:
             self._pool._finished(process)
+
+    def _tell_end(self) -> None:
+        if self._end is not None:
+            self.info, self.error, self.error_s, self.failed_takes, _ = self._end
 
     def _is_gone(self, process: DecoderProcess, error: Exception) -> None:
         """Try once more, or end with an error of the recording. Raises DecodersUnusable and DecodersClosed."""
@@ -329,9 +338,8 @@ class _InProcess(Decoding):
                 self.error = process.why_gone()
         with suppress(WireError):
             for message in process.unsent(self._received)[: SLOTS + 1]:
-                if message.kind in (wire.FORMAT, wire.CLIP, wire.SKIPPED, wire.FAILED):
-                    result = self._take(process, message)
-                    self._left.extend([] if result is None else [result])
+                if message.kind == wire.FORMAT or message.kind in _RESULTS:
+                    self._take(process, message)
         may_be_the_process = isinstance(self.error, DecoderCrashed) and process.jobs > 1 and self._results == 0
         if may_be_the_process and not self._is_again:
             self._is_again = True

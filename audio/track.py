@@ -41,14 +41,12 @@ class Track:
         """Take notice that the recording has ended."""
         self._append(self._resampler.finish(may_be_bad=self._may_be_bad), needed_from)
 
-    def clip(self, start: int, audio_start: int, audio_stop: int) -> _Samples:
-        """Return a clip's samples from `start` on, zeros but for [audio_start, audio_stop), in memory of its own."""
+    def copy_clip(self, to: _Samples, start: int, audio_start: int, audio_stop: int) -> None:
+        """Fill `to`, float32 of shape (32000,), with a clip from `start` on: zeros but for [audio_start, audio_stop)."""
         at = audio_start - (self.end - self._held_size)
-        if audio_stop - audio_start == CLIP_SAMPLES:
-            return self._held[at : at + CLIP_SAMPLES].copy()
-        samples = np.zeros(CLIP_SAMPLES, np.float32)
-        samples[audio_start - start : audio_stop - start] = self._held[at : at + audio_stop - audio_start]
-        return samples
+        to[: audio_start - start] = 0
+        to[audio_start - start : audio_stop - start] = self._held[at : at + audio_stop - audio_start]
+        to[audio_stop - start :] = 0
 
     def is_bad(self, start: int, stop: int) -> bool:
         """Return whether samples of [start, stop) are not the recording's, but were touched by bad ones."""

@@ -1,8 +1,9 @@
 """What decoding in processes of their own costs, beside decoding in this one: CPU a clip, wall time, start and memory.
 
 CPU is that of this process and its decoding processes together, all held to one core: cores that share their caches slow each
-other down, which says nothing about the work. Wall time is measured with all cores. Both ways take turns, and what counts is the
-lower quartile of each, since whatever else the machine does only adds to it.
+other down, which says nothing about the work. Wall time is measured with all cores. Both ways take turns, each turn gives a
+ratio, and their median counts: what else the machine does slows both down. Both keep the memory that they free, as a run's
+processes do.
 
 Run as `python -m benchmarks.decoding [--short]`; exits with 1 if decoding processes cost more CPU than is allowed.
 """
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -27,6 +28,7 @@ import numpy as np
 from audio.clips import ClipSettings
 from audio.decoders import Decoders, Decoding
 from audio.fetch import local_version
+from audio.heap import keep_freed_memory
 from audio.recording import Recording, Segment
 from benchmarks.command import RATE_HZ, write_files
 from benchmarks.peak_memory import write_long
@@ -35,21 +37,24 @@ ALLOWED = 1.15
 ALLOWED_MB = 60
 AHEAD = 4
 FILES = 40
+CLIP_US = 1200
+"""About the CPU of a whole clip, from file to row; see benchmarks.whole_command."""
 
 Source = Callable[[Segment], bytes | BinaryIO | None]
 
 
 class Turn(NamedTuple):
-    clips: int
-    cpu_s: float
+    cpu_us: float
+    """A clip."""
     wall_s: float
 
 
 def main() -> int:
     """Runs the benchmark; its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="about half a minute instead of two")
-    turns = 20 if parser.parse_args().short else 80
+    parser.add_argument("--short", action="store_true", help="half a minute instead of two")
+    turns = 14 if parser.parse_args().short else 50
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_files(root / "wav", FILES)
@@ -108,33 +113,28 @@ def compare(name: str, wanted: Sequence[Segment], source: Source, turns: int) ->
     with Decoders(settings, 0) as here:
         os.sched_setaffinity(0, {max(cores)})
         with Decoders(settings, 1) as one:
-            pairs = list(take_turns(here, one, wanted, source, turns))
+            pairs = take_turns(here, one, wanted, source, turns)
         os.sched_setaffinity(0, cores)
         with Decoders(settings, len(cores)) as many:
-            spread = list(take_turns(here, many, wanted, source, turns))
-    here_us, there_us = (quartile([1e6 * turn.cpu_s / turn.clips for turn in way]) for way in zip(*pairs, strict=True))
-    here_s, there_s = (quartile([turn.wall_s for turn in way]) for way in zip(*spread, strict=True))
-    ratio, wall = there_us / here_us, there_s / here_s
+            spread = take_turns(here, many, wanted, source, turns)
+    here_us = statistics.median(one.cpu_us for one, _ in pairs)
+    ratio = statistics.median(other.cpu_us / one.cpu_us for one, other in pairs)
+    wall = statistics.median(other.wall_s / one.wall_s for one, other in spread)
+    more_us = (ratio - 1) * here_us
     print(
-        f"{name:<28} CPU a clip: {here_us:4.0f} us here, {there_us:4.0f} us in a process, {ratio:.2f} times; "
-        f"wall with {len(cores)} processes: {wall:.2f} times",
+        f"{name:<28} CPU a clip: {here_us:4.0f} us here, {ratio:.2f} times that in a process: {more_us:.0f} us more, "
+        f"{more_us / CLIP_US:.0%} of a whole clip's; wall with {len(cores)} processes: {wall:.2f} times",
         flush=True,
     )
     return ratio
 
 
-def quartile(values: list[float]) -> float:
-    return statistics.quantiles(values, n=4)[0]
-
-
 def take_turns(
     here: Decoders, there: Decoders, wanted: Sequence[Segment], source: Source, turns: int
-) -> Iterator[tuple[Turn, Turn]]:
+) -> list[tuple[Turn, Turn]]:
     """Decodes all files in this process, then all in others, again and again; the first time does not count."""
-    for turn in range(turns + 1):
-        pair = decode_all(here, wanted, source), decode_all(there, wanted, source)
-        if turn:
-            yield pair
+    pairs = [(decode_all(here, wanted, source), decode_all(there, wanted, source)) for _ in range(turns + 1)]
+    return pairs[1:]
 
 
 def decode_all(pool: Decoders, wanted: Sequence[Segment], source: Source) -> Turn:
@@ -147,7 +147,7 @@ def decode_all(pool: Decoders, wanted: Sequence[Segment], source: Source) -> Tur
             clips += sum(1 for _ in ahead.popleft())
     for decoding in ahead:
         clips += sum(1 for _ in decoding)
-    return Turn(clips, cpu(pool) - cpu_s, time.perf_counter() - started_s)
+    return Turn(1e6 * (cpu(pool) - cpu_s) / clips, time.perf_counter() - started_s)
 
 
 def cpu(pool: Decoders) -> float:

@@ -22,6 +22,7 @@ from audio.clips import ClipSettings
 from audio.decoder_limits import DecoderLimits
 from audio.decoders import Decoders
 from audio.fetch_ahead import FetchAhead
+from audio.heap import keep_freed_memory
 from endpoint.client import Client
 from endpoint.quiet import keep_secrets_out_of_logs
 from endpoint.settings import EndpointSettings
@@ -65,6 +66,7 @@ class _ProcessParts:
     """What a process has one of: Shared keeps weak references, and all is closed with its last user."""
 
     def __init__(self, settings: EmbedSettings) -> None:
+        keep_freed_memory()
         self.client = Client(settings.endpoint)
         self.stager = None if settings.staging is None else Stager(settings.staging, keep=settings.keep_staged)
         self.decoders = Decoders(settings.clips, settings.decoder_processes, settings.decoder_limits)

@@ -229,3 +229,21 @@ def test_a_file_that_cannot_be_read_is_not_taken_for_a_short_one() -> None:
     assert stream.error.retryable
     assert "disk is gone" not in stream.error.message
     assert all(isinstance(clip, Clip) and clip.audio_samples == 32_000 for clip in clips)
+
+
+def test_samples_go_where_the_caller_wants_them() -> None:
+    sound = np.concatenate([noise(32_000), np.zeros((32_000, 1)), noise(32_000), noise(16_000)])
+    places = np.full((4, 32_000), 7, np.float32)
+    stream = open_clips(io.BytesIO(wav(sound)), ClipSettings(min_rms_dbfs=-60.0))
+    taken = 0
+    stream.new_samples = lambda: places[taken]
+    kinds = []
+    for result in stream:
+        kinds.append(type(result))
+        if isinstance(result, Clip):
+            assert result.samples.base is places
+            taken += 1
+    assert kinds == [Clip, SkippedClip, Clip, Clip]
+    expected = [clip.samples for clip in Embedded(wav(sound), min_rms_dbfs=-60.0).clips]
+    np.testing.assert_array_equal(places[:3], expected)
+    assert (places[3] == 7).all()
