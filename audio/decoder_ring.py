@@ -20,7 +20,7 @@ import numpy.typing as npt
 from audio.clips import CLIP_SAMPLES
 
 SLOTS: Final = 8
-"""How many clips a process may be ahead of its parent."""
+"""How many clips a process may be ahead of its parent, which may itself have taken as many that nobody has asked for yet."""
 TAKEN_AT_ONCE: Final = SLOTS // 2
 """The parent says so when it has taken at least this many, so that a job of some clips needs no word about them."""
 
