@@ -33,7 +33,8 @@ from audio.recording import Recording, Segment
 from benchmarks.command import RATE_HZ, write_files
 from benchmarks.peak_memory import write_long
 
-ALLOWED = 1.15
+ALLOWED = 1.25
+"""Of decoding alone; of a whole clip's CPU, which benchmarks.whole_command measures, that is far less."""
 ALLOWED_MB = 60
 AHEAD = 4
 FILES = 40
