@@ -140,6 +140,7 @@ def test_bad_samples_touch_the_same_of_a_stretch_as_of_the_whole(
     samples = noise(7 * rate_hz)[:, 0]
     for place_s, value, count in bad:
         samples[int(place_s * rate_hz) : int(place_s * rate_hz) + count] = value
+    is_bad = ~np.isfinite(samples)
     whole = Resampler(rate_hz, 0, STRETCH_S)
     streamed = stream(whole, samples, [1_000])
     part = Resampler(rate_hz, 4, STRETCH_S)
@@ -147,9 +148,9 @@ def test_bad_samples_touch_the_same_of_a_stretch_as_of_the_whole(
     assert np.isfinite(streamed).all()
     for start in range(4 * 16_000, 6 * 16_000, 333):
         assert part.touched(start, start + 100) == whole.touched(start, start + 100)
-    for place_s, value, _ in bad:
-        place = int(place_s * rate_hz) * 16_000 // rate_hz
-        assert whole.touched(place, place + 1) or np.isfinite(value)
+    for frame in np.flatnonzero(is_bad):
+        place = int(frame) * 16_000 // rate_hz
+        assert whole.touched(place, place + 1)
 
 
 @pytest.mark.parametrize("bad_block", range(0, 180, 7))
