@@ -111,3 +111,12 @@ def test_a_checkpoint_is_a_folder_with_or_without_a_slash(given: str, kept: str,
 def test_an_unknown_flag_is_named_even_where_the_right_one_is_missing() -> None:
     with pytest.raises(UsageError, match="unknown option '--inputs'"):
         parse(["--inputs", "a.wav", "--endpoint", "local", "--output", "o"])
+
+
+@pytest.mark.parametrize(("cores", "processes"), [(None, 1), (1, 1), (2, 1), (3, 2), (5, 4), (64, 4)])
+def test_decoding_leaves_a_core_to_the_process_that_sends(
+    cores: int | None, processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert settings(tmp_path).decoder_processes == processes
+    assert settings(tmp_path, decoder_processes="0").decoder_processes == 0
