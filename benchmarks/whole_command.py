@@ -45,8 +45,10 @@ def main() -> int:
         write_files(small, few)
         write_files(large, many)
         peer_ms = documented_way_ms(sorted(small.iterdir())[: 5 if options.short else 20], local)
-        here = [measure(small, local, IN_PROCESS), measure(large, local, IN_PROCESS)]
-        runs = [measure(small, local), measure(large, local)]
+        here, runs = [], []
+        for files in (small, large):
+            here.append(measure(files, local, IN_PROCESS))
+            runs.append(measure(files, local))
     each_ms, here_ms = further_clip_ms(runs), further_clip_ms(here)
     report(runs, each_ms, peer_ms)
     wall = (here[1].wall_s - here[0].wall_s) / (runs[1].wall_s - runs[0].wall_s)

@@ -151,7 +151,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=_whole_number(0, _MOST_DECODERS),
         metavar="N",
         help="child processes that decode, for each process of the runner; 0: no child processes, so that a file that crashes its "
-        "decoder ends the run (default: the number of processor cores, at most 4)",
+        "decoder ends the run (default: one less than there are processor cores, 1 to 4)",
     )
     decoding.add_argument(
         "--decoder_timeout_s",

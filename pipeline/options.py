@@ -24,6 +24,8 @@ from pipeline.settings import RunSettings
 from pipeline.usage import UsageError
 from transforms.staging import StagingArea
 
+_MOST_DECODERS = 4
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -99,9 +101,7 @@ def parse(argv: Sequence[str]) -> Arguments:
             fresh_checkpoint=given.fresh_checkpoint,
             delete_checkpoint=given.delete_checkpoint,
             retry_failed=given.retry_failed,
-            decoder_processes=min(4, os.cpu_count() or 1)
-            if given.decoder_processes is None
-            else given.decoder_processes,
+            decoder_processes=_decoder_processes() if given.decoder_processes is None else given.decoder_processes,
             decoder_limits=DecoderLimits(given.decoder_timeout_s, given.decoder_memory_mb << 20),
             overwrite=given.overwrite,
             max_failure_fraction=given.max_failure_fraction,
@@ -112,6 +112,11 @@ def parse(argv: Sequence[str]) -> Arguments:
         raise UsageError(str(error)) from None
     _check_reach(run, beam.view_as(StandardOptions).runner)
     return Arguments(run, given.plan, beam)
+
+
+def _decoder_processes() -> int:
+    """One for each processor core but that of the process that sends, and no more than it can keep up with."""
+    return max(1, min(_MOST_DECODERS, (os.cpu_count() or 1) - 1))
 
 
 def _check_what(given: argparse.Namespace) -> None:
