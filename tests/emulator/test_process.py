@@ -35,7 +35,7 @@ def listens(host: str) -> bool:
     address, _, port = host.rpartition(":")
     try:
         socket.create_connection((address, int(port)), timeout=10).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):  # reset: it ended while it was being connected to
         return False
     return True
 
