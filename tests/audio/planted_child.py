@@ -60,6 +60,12 @@ def _go_wrong(results: Iterator[ClipResult], what: str, after: int) -> Iterator[
     yield from results
 
 
+def _say(data: bytes) -> None:
+    """Says something and goes no further: clips that were sent behind it would be as unintelligible as it is."""
+    os.write(_wires[0], data)
+    time.sleep(60)
+
+
 def _act(what: str) -> None:
     match what:
         case "segv":
@@ -84,13 +90,13 @@ def _act(what: str) -> None:
         case "bloat":
             _kept.append(np.ones(150 << 17))
         case "garbage":
-            os.write(_wires[0], b"all work and no play makes a decoder a dull boy")
+            _say(b"all work and no play makes a decoder a dull boy")
         case "not-json":
-            os.write(_wires[0], struct.pack("<cI", b"C", 5) + b"[1,2]")
+            _say(struct.pack("<cI", b"C", 5) + b"[1,2]")
         case "huge":
-            os.write(_wires[0], struct.pack("<cI", b"C", 0xFFFFFFFF))
+            _say(struct.pack("<cI", b"C", 0xFFFFFFFF))
         case "end-of-another-form":
-            os.write(_wires[0], struct.pack("<cI", b"E", 2) + b"{}")
+            _say(struct.pack("<cI", b"E", 2) + b"{}")
         case "hang-up":
             os.close(_wires[0])
             time.sleep(60)
