@@ -20,6 +20,7 @@ from audio.decoder_ring import SLOTS, TAKEN_AT_ONCE, Ring
 from audio.decoder_wire import Channel, Message
 from audio.errors import TOO_MUCH_MEMORY, AudioError, DecoderError, DecoderMemory, StorageError
 from audio.fetch import open_recording
+from audio.ranged_file import RangedFile
 from audio.recording import Segment
 
 _PIECES = 3
@@ -193,30 +194,13 @@ class _Child:
         return os.pread(self._inbox, answer.values, 0)
 
 
-class _ParentsFile(io.RawIOBase):
+class _ParentsFile(RangedFile):
     """A file that the parent has: each read asks for it."""
 
     def __init__(self, ask: Callable[[int, int], bytes], size_bytes: int) -> None:
+        super().__init__(size_bytes)
         self._ask = ask
-        self._size_bytes = size_bytes
-        self._position = 0
         self._pieces: dict[int, bytes] = {}
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size_bytes}[whence]
-        if base + offset < 0:
-            raise ValueError("negative seek position")
-        self._position = base + offset
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         if not 0 <= self._position < self._size_bytes:

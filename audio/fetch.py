@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from audio.errors import AccessDenied, ChangedFile, FetchError, MissingFile, NotARegularFile, StorageError
+from audio.ranged_file import RangedFile
 from audio.recording import Recording
 
 if TYPE_CHECKING:
@@ -164,34 +165,17 @@ def _open_object(recording: Recording) -> BinaryIO:
     return io.BytesIO(_download(blob, None, None))
 
 
-class _Pieces(io.RawIOBase):
+class _Pieces(RangedFile):
     """A large object, read by ranges; its generation and size are known, so that it cannot change under a decoder.
 
     One read is one request, for less than the buffer holds unless pieces follow each other.
     """
 
     def __init__(self, blob: storage.Blob, size_bytes: int) -> None:
+        super().__init__(size_bytes)
         self._blob = blob
-        self._size_bytes = size_bytes
-        self._position = 0
         self._piece_bytes = 0
         self._read_to = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size_bytes}[whence]
-        if base + offset < 0:
-            raise ValueError("negative seek position")
-        self._position = base + offset
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         goes_on = self._piece_bytes and self._position == self._read_to

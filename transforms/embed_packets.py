@@ -22,14 +22,13 @@ from audio.clips import ClipSettings
 from audio.decoder_limits import DecoderLimits
 from audio.decoders import Decoders
 from audio.fetch_ahead import FetchAhead
-from audio.heap import keep_freed_memory
+from audio.heap import give_back_freed_memory, keep_freed_memory
 from endpoint.client import Client
 from endpoint.quiet import keep_secrets_out_of_logs
 from endpoint.settings import EndpointSettings
 from rows.model import Receipt
 from rows.store import open_store
 from rows.writer import CheckpointWriteError, CheckpointWriter
-from transforms.freed_memory import give_back_freed_memory
 from transforms.make_packets import Packet
 from transforms.packet_work import PacketWork
 from transforms.quiet import quiet_worker
