@@ -1,4 +1,4 @@
-"""What receipts say about a recording: which clips are settled, and which segments are done."""
+"""What receipts say about recordings: which clips are settled, and which segments are done."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rows.model import Census, ClipReference, FailureRow, Receipt
 
 
 class Held:
-    """What a checkpoint holds of one version of a recording, by its receipts.
+    """What a checkpoint holds of some segments, by their receipts.
 
     Of a clip that was embedded more than once (a bundle was tried again) the first row counts, by run and file; an
     embedding counts more than a failure, and of failures and censuses the latest run's.

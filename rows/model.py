@@ -71,6 +71,21 @@ class FailureRow(NamedTuple):
     manifest_row: int | None = None
     """The manifest's row that cannot be used, counted from 1; None where the failure is the recording's or a clip's."""
 
+    @classmethod
+    def at_no_place(
+        cls,
+        uri: str,
+        version: str,
+        stage: str,
+        code: str,
+        message: str,
+        *,
+        retryable: bool = False,
+        manifest_row: int | None = None,
+    ) -> "FailureRow":
+        """The failure of a recording, or of a manifest's row about it, at no place in it and with no request sent."""
+        return cls(uri, version, None, None, None, stage, code, message, retryable, 0, manifest_row)
+
 
 class WantedClip(NamedTuple):
     """A clip that is to be embedded, and what wants it."""

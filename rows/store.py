@@ -74,20 +74,10 @@ class LocalStore:
     def write(self, name: str, data: bytes) -> None:
         """See Store: a temporary file beside it is synced and renamed."""
         target = self._root / name
-        temporary = target.with_name(f".{uuid.uuid4().hex}{_TEMPORARY}")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        except BaseException as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                raise _cannot("write", str(target), error) from error
-            raise
+            write_on_disk(target, data)
+        except OSError as error:
+            raise _cannot("write", str(target), error) from error
 
     def read(self, name: str) -> bytes:
         """See Store."""
@@ -222,6 +212,25 @@ class BucketStore:
 
     def _blob(self, name: str) -> storage.Blob:
         return storage_client().bucket(self._bucket).blob(self._prefix + name)
+
+
+def write_on_disk(target: Path, data: bytes) -> None:
+    """Writes a file, all of it or nothing, in folders that are made if need be: a temporary one beside it is synced and renamed.
+
+    Raises OSError.
+    """
+    temporary = target.with_name(f".{uuid.uuid4().hex}{_TEMPORARY}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def _is_temporary(name: str) -> bool:

@@ -15,19 +15,7 @@ from transforms.read_manifest import ReadManifest
 
 def problem_row(problem: ManifestProblem) -> FailureRow:
     """The failure of a row of the manifest that cannot be used."""
-    return FailureRow(
-        problem.uri,
-        "",
-        None,
-        None,
-        None,
-        "manifest",
-        problem.code,
-        problem.message,
-        retryable=False,
-        attempts=0,
-        manifest_row=problem.row,
-    )
+    return FailureRow.at_no_place(problem.uri, "", "manifest", problem.code, problem.message, manifest_row=problem.row)
 
 
 def _is_outside(uri: str, folder: str) -> bool:

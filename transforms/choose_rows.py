@@ -124,17 +124,12 @@ def _uses(rows: list[ManifestRow], clip_index: int) -> list[Use]:
 
 
 def _failed_take(census: Census, row: ManifestRow, code: str, message: str) -> FailureRow:
-    return FailureRow(
+    return FailureRow.at_no_place(
         census.recording_uri,
         census.recording_version,
-        None,
-        None,
-        None,
         "manifest",
         code,
         f"line {row.line}: {message}",
-        retryable=False,
-        attempts=0,
         manifest_row=row.row,
     )
 

@@ -9,9 +9,9 @@ from typing import Final
 import apache_beam as beam
 
 from rows.checkpoint import MAGIC, encode_run, scan
-from rows.generations import Merge, note_merge, remove_rows, row_files
+from rows.generations import Merge, note_merge, remove_rows
 from rows.store import Store, open_store
-from transforms.quiet import quiet_worker
+from transforms.read_earlier import NameFiles
 
 _BUCKETS: Final = 16
 _FILE_BYTES: Final = 64 << 20
@@ -45,16 +45,8 @@ def merge_files(store: Store, names: Iterable[str], prefix: str, file_bytes: int
     write()
 
 
-class _NameFiles(beam.DoFn):
-    def __init__(self, checkpoint: str) -> None:
-        self._checkpoint = checkpoint
-
-    def setup(self) -> None:
-        quiet_worker()
-
-    def process(self, element: str) -> Iterator[tuple[int, str]]:
-        for name in row_files(open_store(self._checkpoint), element):
-            yield zlib.crc32(name.encode()) % _BUCKETS, name
+def _bucket(name: str) -> tuple[int, str]:
+    return zlib.crc32(name.encode()) % _BUCKETS, name
 
 
 class _MergeFiles(beam.DoFn):
@@ -98,7 +90,8 @@ class Compact(beam.PTransform):
         merged = (
             written
             | "Name old runs" >> beam.FlatMap(lambda _, names: names, self._merge.replaces)
-            | "Name old files" >> beam.ParDo(_NameFiles(self._checkpoint))
+            | "Name old files" >> beam.ParDo(NameFiles(self._checkpoint))
+            | "Old files by bucket" >> beam.Map(_bucket)
             | "Group old files" >> beam.GroupByKey()
             | "Merge" >> beam.ParDo(_MergeFiles(self._checkpoint, self._merge.name))
         )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+
+from rows.store import write_on_disk
 
 
 class WriteError(Exception):
@@ -48,24 +48,10 @@ def write_whole(path: str, data: bytes) -> None:
     """
     with explained(path):
         if is_local(path):
-            _write_local(Path(path), data)
+            write_on_disk(Path(path), data)
         else:
             with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
                 file.write(data)
-
-
-def _write_local(target: Path, data: bytes) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def read_whole(path: str) -> bytes:

@@ -132,16 +132,14 @@ class PacketWork:
         if self._is_stopped:
             return self._writer.receipts()
         stored = self._stored(packet)
-        held = {segment_id: Held(receipts) for segment_id, receipts in _by_segment(stored).items()}
+        held = Held(stored)
+        before = held.settled(retry_failed=self._retry_failed).keys()
         state = _Packet(packet.packet_id)
         try:
             for task in packet.tasks:
-                before = held.get(task.segment_id)
-                settled = frozenset(task.settled)
-                if before is not None:
-                    settled |= before.settled(retry_failed=self._retry_failed).keys()
-                    if before.is_done(task.segment_id, settled, retry_failed=self._retry_failed):
-                        continue
+                settled = before | frozenset(task.settled)
+                if held.is_done(task.segment_id, settled, retry_failed=self._retry_failed):
+                    continue
                 with self._lock:
                     state.waiting += 1
                 self._line.add(_Turn(state, task, settled), task.segment)
@@ -304,10 +302,3 @@ class PacketWork:
     def _raise_error(self) -> None:
         if self._error is not None:
             raise self._error
-
-
-def _by_segment(receipts: Sequence[Receipt]) -> dict[str, list[Receipt]]:
-    found: dict[str, list[Receipt]] = {}
-    for receipt in receipts:
-        found.setdefault(receipt.segment_id, []).append(receipt)
-    return found

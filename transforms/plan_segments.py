@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import apache_beam as beam
 from apache_beam import pvalue
@@ -84,7 +84,6 @@ def plan(
     group: Iterable[Asked],
     resolved: Recording | Unlisted | None,
     settings: PlanSettings,
-    open_file: Callable[[Recording], BinaryIO] = open_recording,
 ) -> tuple[RecordingPlan, list[Task]]:
     """What is to be done about one recording.
 
@@ -92,7 +91,6 @@ def plan(
       group: all that stands under its URI.
       resolved: what the URI stands for, if a manifest names it; None where it was listed.
       settings: of the run.
-      open_file: opens a recording whose header must be looked at.
     """
     group = list(group)
     rows = _each_once(item for item in group if isinstance(item, ManifestRow))
@@ -107,9 +105,7 @@ def plan(
         return RecordingPlan(Recording(found.uri, "", 0), (), rows, (), problems + failures), []
     takes = tuple(sorted({row.take for row in rows}, key=take_order)) or (Take(settings.clips.channel),)
     receipts = tuple(item for item in group if isinstance(item, Receipt) and item.recording_version == found.version)
-    segments = [
-        (segment_id(segment, settings.choice), segment) for segment in _cut(found, takes, settings.clips, open_file)
-    ]
+    segments = [(segment_id(segment, settings.choice), segment) for segment in _cut(found, takes, settings.clips)]
     held = Held(receipts)
     settled = held.settled(retry_failed=settings.retry_failed)
     tasks = [
@@ -150,12 +146,10 @@ def _written(recording: Recording) -> int:
     return int(recording.version.rpartition("-")[2])
 
 
-def _cut(
-    recording: Recording, takes: tuple[Take, ...], clips: ClipSettings, open_file: Callable[[Recording], BinaryIO]
-) -> Sequence[Segment]:
+def _cut(recording: Recording, takes: tuple[Take, ...], clips: ClipSettings) -> Sequence[Segment]:
     if may_be_cut(recording):
         try:
-            with open_file(recording) as file:
+            with open_recording(recording) as file:
                 return cut(recording, file, takes, clips)
         except AudioError:  # who decodes it meets that again, and says so
             pass
@@ -180,17 +174,13 @@ _SLACK_S = 4.0
 
 def _unlisted(unlisted: Unlisted, row: ManifestRow | None) -> FailureRow:
     line = "" if row is None else f"line {row.line}: "
-    return FailureRow(
+    return FailureRow.at_no_place(
         unlisted.uri,
         "",
-        None,
-        None,
-        None,
         "list",
         unlisted.code,
         f"{line}{unlisted.message}",
         retryable=unlisted.retryable,
-        attempts=0,
         manifest_row=None if row is None else row.row,
     )
 

@@ -16,7 +16,9 @@ from transforms.quiet import quiet_worker
 DAMAGED = "damaged"
 
 
-class _NameFiles(beam.DoFn):
+class NameFiles(beam.DoFn):
+    """Names of generations into those of their files of rows."""
+
     def __init__(self, checkpoint: str) -> None:
         self._checkpoint = checkpoint
 
@@ -63,7 +65,7 @@ class ReadEarlier(beam.PTransform):
         read = (
             begin
             | "Name runs" >> beam.Create(self._generations)
-            | "Name files" >> beam.ParDo(_NameFiles(self._checkpoint))
+            | "Name files" >> beam.ParDo(NameFiles(self._checkpoint))
             | "Spread files" >> beam.Reshuffle()
             | "Read receipts" >> beam.ParDo(_ReadReceipts(self._checkpoint)).with_outputs(DAMAGED, main="receipts")
         )
