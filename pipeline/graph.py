@@ -17,11 +17,17 @@ from transforms.embed_packets import EmbedPackets
 from transforms.make_packets import MakePackets
 from transforms.plan_segments import PlanSegments
 from transforms.sum_up import SumUp
+from transforms.tidy_up import Leftovers, TidyUp
 from transforms.write_tables import WriteEmbeddings, WriteFailures, WriteRecordings
 
 
 def build(
-    pipeline: beam.Pipeline, run: RunSettings, endpoint: EndpointSettings, earlier: Earlier, facts: Mapping[str, Any]
+    pipeline: beam.Pipeline,
+    run: RunSettings,
+    endpoint: EndpointSettings,
+    earlier: Earlier,
+    facts: Mapping[str, Any],
+    leftovers: Leftovers | None = None,
 ) -> None:
     """Adds the main job to `pipeline`.
 
@@ -30,6 +36,8 @@ def build(
         inputs or manifest, receipts of earlier runs -> by recording -> what is left to do: segments -> packets -> Reshuffle
           -> [ fetch, decode, batch, send, store rows in the checkpoint ] -> receipts
           -> one row a clip -> [ read rows from the checkpoint, write ] -> summary -> old generations merged
+
+    `leftovers` are removed at the end where no launcher waits for it.
     """
     asked = pipeline | "Ask" >> Ask(run.inputs, run.manifest, run.checkpoint, earlier.live)
     planned = asked["by_uri"] | "Plan" >> PlanSegments(run.plan_settings)
@@ -53,3 +61,5 @@ def build(
     summary = tables | "Sum up" >> SumUp(run.summary_path, facts)
     if earlier.merge is not None:
         summary | "Compact" >> Compact(run.checkpoint, earlier.merge)
+    if leftovers is not None:
+        summary | "Tidy up" >> TidyUp(leftovers)
