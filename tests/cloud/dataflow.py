@@ -40,7 +40,7 @@ class Dataflow:
         """Texts of error messages of all jobs."""
         self.refuse_with: int | None = None
         """A status with which everything is refused, in a text that echoes the token."""
-        self.on_created: Callable[[dict[str, Any]], None] = lambda job: None
+        self.on_created: Callable[[dict[str, Any]], None] = lambda _: None
         """Called before a job's creation is answered."""
         self.course: list[str] = ["JOB_STATE_RUNNING"]
         """States that a job has, one for each time that it is looked at; the last one stays."""
@@ -150,7 +150,10 @@ def dataflow() -> Iterator[Dataflow]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = do_PUT = _respond
+        def do_GET(self) -> None:
+            self._respond()
+
+        do_POST = do_PUT = do_GET  # noqa: N815 - as http.server has them
 
         def log_message(self, format: str, *args: object) -> None:
             """Says nothing."""
