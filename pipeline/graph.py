@@ -39,22 +39,22 @@ def build(
 
     `leftovers` are removed at the end where no launcher waits for it.
     """
-    asked = pipeline | "Ask" >> Ask(run.inputs, run.manifest, run.checkpoint, earlier.live)
-    planned = asked["by_uri"] | "Plan" >> PlanSegments(run.plan_settings)
-    packets = planned["tasks"] | "Packets" >> MakePackets()
+    asked = pipeline | "Read inputs" >> Ask(run.inputs, run.manifest, run.checkpoint, earlier.live)
+    planned = asked["by_uri"] | "Plan segments" >> PlanSegments(run.plan_settings)
+    packets = planned["tasks"] | "Make packets" >> MakePackets()
     embedded = packets | "Embed" >> EmbedPackets(run.embed_settings(endpoint))
     choose = ChooseRows(run.run_id, may_be_unfinished=run.max_requests is not None)
-    chosen = (planned["plans"], embedded.receipts) | "Choose" >> choose
+    chosen = (planned["plans"], embedded.receipts) | "Choose rows" >> choose
     has_manifest = run.manifest is not None
     write = WriteEmbeddings(run.checkpoint, run.output, run.output_format, run.run_id, has_manifest=has_manifest)
-    embeddings = chosen["places"] | "Embeddings" >> write
-    recordings = chosen["recordings"] | "Recordings" >> WriteRecordings(run.output, run.run_id, after=embeddings)
-    all_failures = (chosen["failures"], asked["problems"]) | "All failures" >> beam.Flatten()
-    failures = all_failures | "Failures" >> WriteFailures(run.output, run.run_id, after=recordings)
+    embeddings = chosen["places"] | "Write embeddings" >> write
+    recordings = chosen["recordings"] | "Write recordings" >> WriteRecordings(run.output, run.run_id, after=embeddings)
+    all_failures = (chosen["failures"], asked["problems"]) | "Put failures together" >> beam.Flatten()
+    failures = all_failures | "Write failures" >> WriteFailures(run.output, run.run_id, after=recordings)
     tables = {
         "recordings": chosen["recordings"],
         "failures": all_failures,
-        "counts": (embedded.counts, chosen["counts"], asked["counts"]) | "Counts" >> beam.Flatten(),
+        "counts": (embedded.counts, chosen["counts"], asked["counts"]) | "Put counts together" >> beam.Flatten(),
         "ignored": asked["ignored"],
         "written": (embeddings, recordings, failures),
     }
