@@ -74,7 +74,7 @@ def make_pool(
     if num_workers is not None and max_num_workers is not None and num_workers > max_num_workers:
         raise UsageError(f"--num_workers is {num_workers}, which is more than --max_num_workers {max_num_workers}")
     each, limit = requests_of_a_worker(run), run.max_requests_per_minute
-    fed = math.ceil((limit or QUOTA_PER_MINUTE) / each)
+    fed = quota_feeds = math.ceil((limit or QUOTA_PER_MINUTE) / each)
     quota = (
         f"--max_requests_per_minute {limit:,g}"
         if limit
@@ -104,4 +104,4 @@ def make_pool(
             f"--max_requests_per_minute is {limit:g}, of which each of {workers} workers would have less than one: expected "
             f"--{'max_num_workers' if autoscaling else 'num_workers'} {int(limit)} or fewer"
         )
-    return WorkerPool(workers, not autoscaling, because, share, max(0, workers - fed))
+    return WorkerPool(workers, not autoscaling, because, share, max(0, workers - quota_feeds))
