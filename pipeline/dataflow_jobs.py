@@ -44,6 +44,12 @@ def reason(error: Exception) -> str:
     return f"HTTP {code}" if isinstance(code, int) and code >= 100 else type(error).__name__
 
 
+def is_refusal(error: Exception) -> bool:
+    """Whether a service has said no, so that nothing has come of the request."""
+    code = getattr(error, "code", None)
+    return isinstance(code, int) and 400 <= code < 500 and code not in (408, 429)
+
+
 @contextlib.contextmanager
 def quiet_beam() -> Iterator[None]:
     """While the context is open, Beam logs nothing of what services answer."""

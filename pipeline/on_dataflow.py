@@ -13,7 +13,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 
 from endpoint.settings import EndpointSettings
 from pipeline.dataflow import RUNNER
-from pipeline.dataflow_jobs import Jobs, has_ended, quiet_beam, reason
+from pipeline.dataflow_jobs import Jobs, has_ended, is_refusal, quiet_beam, reason
 from pipeline.graph import build
 from pipeline.launch import RunFailed
 from pipeline.resuming import Earlier
@@ -79,7 +79,9 @@ def submit(
             f"interrupted while the job was being submitted: look whether it is there at {job.link}", INTERRUPTED
         ) from None
     except Exception as error:  # noqa: BLE001 - Beam and its clients raise whatever; their texts are not ours to show
-        _take_back_unless_there(job, lease, jobs, reason(error))
+        if not is_refusal(error):
+            _raise_if_there(job, jobs, reason(error))
+        lease.take_back()
         raise RunFailed(
             f"the job could not be submitted to Dataflow ({reason(error)}): is its API enabled in project {job.project}, may you create "
             f"jobs and act as {cloud.service_account_email}, may {cloud.staging_location} be written, and is no other job named {job.name}?"
@@ -97,15 +99,14 @@ def submit(
     return job
 
 
-def _take_back_unless_there(job: Job, lease: BucketLease, jobs: Jobs, why: str) -> None:
-    """After an error it is asked whether the job was created all the same: then it has the lease."""
+def _raise_if_there(job: Job, jobs: Jobs, why: str) -> None:
+    """After an error that leaves it open it is asked whether the job was created all the same: then it has the lease."""
     try:
         state = jobs.ask(job, time.time())
     except JobUnclear:
         state = "active"
     if state == "active":
         raise JobGoesOn(f"submitting the job failed ({why}), but it may have been created: look at {job.link}", 1)
-    lease.take_back()
 
 
 def follow(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipeline.dataflow_jobs import Jobs, has_ended, quiet_beam, reason
+from pipeline.dataflow_jobs import Jobs, has_ended, is_refusal, quiet_beam, reason
 from rows.lease_holder import Job, JobUnclear
 from tests.cloud.dataflow import Dataflow, dataflow
 
@@ -101,6 +101,10 @@ def test_reasons_hold_codes_and_names_only() -> None:
     assert reason(exceptions.Forbidden("secret")) == "HTTP 403"
     assert reason(exceptions.ServiceUnavailable("secret")) == "HTTP 503"
     assert reason(ConnectionResetError("secret")) == "ConnectionResetError"
+    refusals = (exceptions.Forbidden("no"), exceptions.Conflict("no"), exceptions.NotFound("no"))
+    assert all(map(is_refusal, refusals))
+    unclear = (exceptions.ServiceUnavailable("?"), exceptions.TooManyRequests("?"), ConnectionResetError(), OSError())
+    assert not any(map(is_refusal, unclear))
 
 
 def test_beam_is_quiet_only_for_the_time(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,124 @@
+"""Storage, token services, an endpoint and a stand-in for Dataflow around a run of the command; what was staged can be run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emulator.process import LocalEndpoint, start_local_endpoint
+from tests.audio.gcs import StorageServer
+from tests.cloud.dataflow import Dataflow, dataflow
+from tests.cloud.fault_proxy import FaultProxy
+from tests.cloud.google_proxy import GoogleCloud, google_cloud
+from tests.cloud.storage import proxied_storage
+from tests.e2e.clean_environment import without_this_folder
+from tests.e2e.running import REPOSITORY, run_command
+
+IMAGE = f"us-west1-docker.pkg.dev/study-1/hear/pipeline@sha256:{'0a' * 32}"
+STAGED_PIPELINE = REPOSITORY / "tests" / "cloud" / "staged_pipeline.py"
+BUCKET = "results"
+
+
+@dataclass
+class OnDataflow:
+    """All that a launch on Dataflow meets."""
+
+    folder: Path
+    storage: StorageServer
+    proxy: FaultProxy
+    cloud: GoogleCloud
+    dataflow: Dataflow
+    local: LocalEndpoint
+
+    @property
+    def environment(self) -> dict[str, str]:
+        runtime = self.folder / "runtime"
+        runtime.mkdir(mode=0o700, exist_ok=True)
+        return {
+            **self.cloud.environment,
+            "STORAGE_EMULATOR_HOST": self.storage.address,
+            "XDG_RUNTIME_DIR": str(runtime),
+        }
+
+    def arguments(self, name: str, *more: object, **changes: str | None) -> list[str]:
+        """A command line whose output and checkpoint are named after `name`; None leaves an option out."""
+        options: dict[str, str | None] = {
+            "runner": "DataflowRunner",
+            "input": "gs://clinic/study/**",
+            "output": f"gs://{BUCKET}/{name}/r",
+            "output_format": "parquet",
+            "endpoint": self.local.endpoint_name,
+            "endpoint_host": self.local.host,
+            "project": "study-1",
+            "region": "us-west1",
+            "temp_location": f"gs://{BUCKET}/temp",
+            "service_account_email": "worker@study-1.iam.gserviceaccount.com",
+            "sdk_container_image": IMAGE,
+            "dataflow_endpoint": self.dataflow.address,
+        }
+        options |= changes
+        return [*(f"--{option}={value}" for option, value in options.items() if value is not None), *map(str, more)]
+
+    def command(self, name: str, *more: object, **changes: str | None) -> subprocess.CompletedProcess[str]:
+        """Runs the command."""
+        return run_command(*self.arguments(name, *more, **changes), **self.environment)
+
+    def staged_file(self, job: dict[str, Any]) -> Path:
+        """The graph that was staged for a job, fetched back."""
+        url = job["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"]
+        bucket, _, path = url.removeprefix("gs://").partition("/")
+        file = self.folder / f"{job['name']}.pb"
+        file.write_bytes(self.storage.content(bucket, path)[0])
+        return file
+
+    def run_staged(self, job: dict[str, Any], python: Path | None = None) -> dict[str, Any]:
+        """Does what workers do for a job; its counters, and where modules came from. With this repository's code by default."""
+        elsewhere = self.folder / "elsewhere"
+        elsewhere.mkdir(exist_ok=True)
+        script = shutil.copy(STAGED_PIPELINE, elsewhere)  # beside it are modules with names that others have
+        where = {} if python is not None else {"PYTHONPATH": str(REPOSITORY)}
+        done = subprocess.run(
+            [python or sys.executable, script, self.staged_file(job)],
+            cwd=elsewhere,
+            env={**without_this_folder(), **self.environment, **where},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return result
+
+    def fetch(self, name: str) -> Path:
+        """A run's output files, in a folder on disk; their prefix there."""
+        folder = self.folder / "fetched" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for found in self.storage.names(BUCKET, f"{name}/r-"):
+            if "/" not in found.removeprefix(f"{name}/"):
+                (folder / Path(found).name).write_bytes(self.storage.content(BUCKET, found)[0])
+        return folder / "r"
+
+
+@contextmanager
+def on_dataflow(folder: Path) -> Iterator[OnDataflow]:
+    """Runs all of it, for the time of the context."""
+    for name in ("storage", "cloud"):
+        (folder / name).mkdir()
+    with (
+        proxied_storage(folder / "storage") as (storage, proxy),
+        google_cloud(folder / "cloud") as cloud,
+        dataflow() as service,
+        start_local_endpoint(0, folder / "arrivals", options=[f"--storage_host={storage.address}"]) as local,
+    ):
+        for bucket in ("clinic", "staging", BUCKET):
+            storage.make_bucket(bucket)
+        yield OnDataflow(folder, storage, proxy, cloud, service, local)
+    assert not cloud.tokens.unknown

@@ -1,0 +1,284 @@
+"""The real command submits to a stand-in for Dataflow; what it has staged there is run as workers would."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+from apache_beam.portability.api import beam_runner_api_pb2
+
+from emulator.recordings import write_recordings
+from tests.cloud.secrets import find_secrets
+from tests.cloud.token_server import CLIENT_SECRET, REFRESH_TOKEN
+from tests.e2e.clean_environment import build_distribution, copy_project, make_environment
+from tests.e2e.dataflow_world import BUCKET, OnDataflow, on_dataflow
+from tests.e2e.running import REPOSITORY, assert_same_rows, embeddings, failures, recordings, run_command, summary_of
+
+GOLDEN = Path(__file__).with_name("dataflow_request.json")
+ROOTS = {"", "ref_AppliedPTransform_AppliedPTransform_1"}
+LINK = "https://console.cloud.google.com/dataflow/jobs/us-west1"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recordings of a study."""
+    folder = tmp_path_factory.mktemp("study")
+    write_recordings(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, study: Path) -> Iterator[OnDataflow]:
+    with on_dataflow(tmp_path_factory.mktemp("world")) as running:
+        for path in study.iterdir():
+            running.storage.upload("clinic", f"study/{path.name}", path.read_bytes())
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _no_jobs_yet(world: OnDataflow) -> None:
+    service = world.dataflow
+    service.jobs.clear()
+    service.requests.clear()
+    service.errors.clear()
+    service.refuse_with = None
+    service.course = ["JOB_STATE_RUNNING"]
+    service.on_created = lambda _: None
+
+
+def normal(text: str) -> str:
+    """Without what changes from run to run."""
+    text = re.sub(r"hear-[0-9]{8}t[0-9]{6}z-[0-9a-f]{6}", "JOB", text)
+    text = re.sub(r"JOB\.[0-9.]+", "JOB.TIME", text)
+    text = re.sub(r"localhost:[0-9]+", "localhost:PORT", text)
+    return re.sub(r"3\.[0-9]+( SDK|_sdk)", r"3.X\1", text)
+
+
+def request_summary(job: dict[str, Any], staged: Path) -> dict[str, Any]:
+    """What a job was created with: that which is of interest to whoever runs it."""
+    environment = dict(job["environment"])
+    options = {item["key"]: item["value"] for item in environment.pop("sdkPipelineOptions")["display_data"]}
+    (pool,) = environment.pop("workerPools")
+    (image,) = pool.pop("sdkHarnessContainerImages")
+    components = beam_runner_api_pb2.Pipeline.FromString(staged.read_bytes()).components
+    docker = {
+        beam_runner_api_pb2.DockerPayload.FromString(value.payload).container_image
+        for value in components.environments.values()
+    }
+    return {
+        "name": job["name"],
+        "type": job["type"],
+        "environment": environment,
+        "options": options,
+        "workers": pool,
+        "image": image["containerImage"],
+        "images in the graph": sorted(docker),
+        "steps": sorted({step.unique_name.partition("/")[0] for step in components.transforms.values()} - ROOTS),
+    }
+
+
+def test_a_job_is_created_as_written_down_and_gives_the_rows_of_a_local_run_in_a_clean_environment(
+    world: OnDataflow, study: Path, tmp_path: Path
+) -> None:
+    done = world.command("clean", "--no_wait", max_requests_per_minute="12000")
+    assert done.returncode == 0, done.stderr
+    job = world.dataflow.job
+    assert (
+        done.stdout == f"{LINK}/{job['id']}?project=study-1\nits summary will be gs://{BUCKET}/clean/r-summary.json\n"
+    )
+    assert done.stderr.splitlines()[0].startswith(
+        f"job {job['name']} on Dataflow, project study-1, us-west1, as worker@"
+    )
+    assert done.stderr.splitlines()[1:] == [
+        "  2 workers (--max_requests_per_minute 12,000, at most 9,600 from each)",
+        "  e2-standard-2, 30 GB, public IP addresses (--no_use_public_ips: private ones only)",
+        f"  image {job['environment']['workerPools'][0]['workerHarnessContainerImage']}",
+        "  at most 6,000 requests a minute from each worker",
+    ]
+    assert world.dataflow.requests == ["POST /v1b3/projects/study-1/locations/us-west1/jobs"]
+
+    staged = world.staged_file(job)
+    summary = normal(json.dumps(request_summary(job, staged), indent=2, sort_keys=True)) + "\n"
+    assert summary == GOLDEN.read_text()
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    samples, _ = soundfile.read(study / "synthetic-cough-01.wav", dtype="float32")
+    tokens = [*world.cloud.tokens.values, REFRESH_TOKEN, CLIENT_SECRET]
+    assert tokens
+    left = [tmp_path / "job.json", staged, world.folder / "storage" / BUCKET]
+    assert find_secrets(left, tokens=tokens, samples=[samples]) == []
+
+    distribution = build_distribution(tmp_path / "built")
+    tracked = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    with tarfile.open(distribution) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    ours = ("audio", "emulator", "endpoint", "pipeline", "rows", "transforms")
+    assert {name for name in tracked.stdout.splitlines() if name.startswith(tuple(f"{p}/" for p in ours))} <= names
+    ran = world.run_staged(job, make_environment(tmp_path / "clean", distribution))
+    assert {Path(path).is_relative_to(tmp_path / "clean") for path in ran["modules"].values()} == {True}
+    assert {"transforms", "audio", "endpoint", "rows"} <= ran["modules"].keys()
+
+    local = run_command(
+        *world.arguments("here", runner=None, output=str(tmp_path / "here" / "r"), **LOCAL), **world.environment
+    )
+    assert local.returncode == 0, local.stderr
+    here, there = tmp_path / "here" / "r", world.fetch("clean")
+    assert_same_rows(embeddings(there), embeddings(here))
+    assert recordings(there) == recordings(here)
+    assert failures(there) == failures(here)
+    mine, its = summary_of(here), summary_of(there)
+    same = ("recordings", "clips", "embedded", "failed", "skipped_by_reason", "failures_by_stage", "requests", "rows")
+    assert {name: mine[name] for name in same} == {name: its[name] for name in same}
+    assert ran["counters"]["embed/embedded"] == mine["embedded"] == len(embeddings(here)) > 40
+
+
+LOCAL = {
+    "project": None,
+    "region": None,
+    "temp_location": None,
+    "service_account_email": None,
+    "sdk_container_image": None,
+    "dataflow_endpoint": None,
+}
+
+
+def test_a_job_is_followed_to_its_end_and_its_summary_printed(world: OnDataflow) -> None:
+    service = world.dataflow
+    service.course = ["JOB_STATE_PENDING", "JOB_STATE_RUNNING", "JOB_STATE_DONE"]
+    service.on_created = world.run_staged
+    first = world.command("followed")
+    assert first.returncode == 0, first.stderr
+    identity = service.job["id"]
+    assert f"{LINK}/{identity}?project=study-1" in first.stderr
+    assert [line for line in first.stderr.splitlines() if line.startswith(f"job {identity}")] == [
+        f"job {identity} is {state}" for state in ("pending", "running", "done")
+    ]
+    assert "50" in first.stdout
+    assert f"gs://{BUCKET}/followed/r-00000-of-00001.parquet" in first.stdout
+    names = world.storage.names(BUCKET, "followed/")
+    assert "followed/r-checkpoint/lease.json" not in names
+    # Another run goes on from the checkpoint, and what it does not write again is gone afterwards, whoever removes it.
+    stale = "followed/r-00000-of-00009.parquet"
+    world.storage.upload(BUCKET, stale, b"of an earlier run")
+    service.jobs.clear()
+    again = world.command("followed", "--delete_checkpoint")
+    assert again.returncode == 0, again.stderr
+    assert "50 reused from the checkpoint" in again.stdout
+    names = world.storage.names(BUCKET, "followed/")
+    assert stale not in names
+    assert not [name for name in names if "checkpoint" in name]
+    assert len(embeddings(world.fetch("followed"))) == 50
+
+
+def test_a_job_that_fails_is_one_line_and_leaves_the_checkpoint_to_the_next_run(
+    world: OnDataflow, tmp_path: Path
+) -> None:
+    service = world.dataflow
+    service.course = ["JOB_STATE_RUNNING", "JOB_STATE_FAILED"]
+    service.errors = ["endpoint.errors.RunEnded: The endpoint is not there. [while running 'Embed']\nya29.TEST-secret"]
+    setup_file = str(copy_project(tmp_path / "copy") / "setup.py")
+    failed = world.command("failing", setup_file=setup_file, sdk_container_image=None)
+    assert failed.returncode == 1
+    assert f"  installed from {setup_file}" in failed.stderr
+    (pool,) = service.job["environment"]["workerPools"]
+    assert "workflow.tar.gz" in {package["name"] for package in pool["packages"]}
+    identity = service.job["id"]
+    assert failed.stderr.splitlines()[-1] == (
+        f"python -m pipeline: error: the job {service.job['name']} ({identity}) on Dataflow ended as failed: The endpoint is not "
+        f"there (more at {LINK}/{identity}?project=study-1)"
+    )
+    assert "ya29" not in failed.stderr
+    assert "failing/r-checkpoint/lease.json" not in world.storage.names(BUCKET)
+
+
+def test_while_a_job_is_at_work_its_checkpoint_is_refused_to_others(world: OnDataflow) -> None:
+    service = world.dataflow
+    assert world.command("busy", "--no_wait", job_name="hear-daily").returncode == 0
+    identity = service.job["id"]
+    refused = world.command("busy", runner="DirectRunner")
+    assert refused.returncode == 1
+    assert f"(job hear-daily ({identity}) on Dataflow, project study-1, us-west1" in refused.stderr.splitlines()[-1]
+    assert f"{LINK}/{identity}?project=study-1" in refused.stderr.splitlines()[-1]
+    service.job["states"] = ["JOB_STATE_CANCELLED"]
+    assert world.command("busy", "--no_wait", job_name="hear-daily").returncode == 0
+    assert len(service.jobs) == 2
+
+
+def test_staged_clips_of_a_job_that_nobody_waits_for_are_its_own_to_remove(world: OnDataflow) -> None:
+    uris = {"endpoint": world.local.uri_endpoint, "send": "uris", "staging_location": "gs://staging/clips"}
+    launched = world.command("uris", "--full_scope_tokens", "--no_wait", **uris)
+    assert launched.returncode == 0, launched.stderr
+    job = world.dataflow.job
+    assert job["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"].startswith("gs://staging/clips/hear-")
+    # As if a worker had been lost in the middle of its work.
+    run = job["name"].removeprefix("hear-").replace("t", "T").replace("z", "Z")
+    world.storage.upload("staging", f"clips/hear-staged-{run}/left.wav", b"a clip")
+    world.run_staged(job)
+    assert summary_of(world.fetch("uris"))["staged_clips"] > 40
+    assert not [name for name in world.storage.names("staging") if "hear-staged" in name]
+
+
+def test_ctrl_c_leaves_the_job_at_work(world: OnDataflow) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *world.arguments("interrupted")],
+        cwd=REPOSITORY,
+        env={**os.environ, **world.environment},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not any(request.startswith("GET") for request in world.dataflow.requests):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    identity = world.dataflow.job["id"]
+    assert f"interrupted: the job goes on, see {LINK}/{identity}?project=study-1" in said.splitlines()[-1]
+    assert f"gcloud dataflow jobs cancel {identity} --region=us-west1 --project=study-1" in said.splitlines()[-1]
+    assert not [request for request in world.dataflow.requests if request.startswith("PUT")]
+    lease = json.loads(world.storage.content(BUCKET, "interrupted/r-checkpoint/lease.json")[0])
+    assert lease["job"] == ["study-1", "us-west1", world.dataflow.job["name"], identity]
+
+
+def test_a_template_is_written_and_its_job_has_the_lease(world: OnDataflow) -> None:
+    location = f"gs://{BUCKET}/templates/graph.json"
+    written = world.command("template", job_name="hear-from-template", template_location=location)
+    assert written.returncode == 0, written.stderr
+    assert written.stdout == (
+        "the graph is written, for a job named hear-from-template\n"
+        f"its summary will be gs://{BUCKET}/template/r-summary.json\n"
+    )
+    assert not world.dataflow.requests
+    job = json.loads(world.storage.content(BUCKET, "templates/graph.json")[0])
+    lease = json.loads(world.storage.content(BUCKET, "template/r-checkpoint/lease.json")[0])
+    assert lease["job"] == ["study-1", "us-west1", "hear-from-template", ""]
+    # The launcher creates the job.
+    world.dataflow.add_job("hear-from-template", "JOB_STATE_RUNNING")
+    refused = world.command("template", "--no_wait")
+    assert refused.returncode == 1
+    assert "(job hear-from-template on Dataflow" in refused.stderr.splitlines()[-1]
+    assert job["environment"]["sdkPipelineOptions"]["options"]["pipelineUrl"].startswith(f"gs://{BUCKET}/temp/")
+
+
+def test_a_refused_job_is_one_line_and_leaves_nothing_in_the_way(world: OnDataflow) -> None:
+    world.dataflow.refuse_with = 403
+    refused = world.command("refused")
+    assert refused.returncode == 1
+    assert "could not be submitted to Dataflow (HTTP 403)" in refused.stderr.splitlines()[-1]
+    assert "worker@study-1.iam.gserviceaccount.com" in refused.stderr.splitlines()[-1]
+    assert "refused Bearer" not in refused.stderr
+    assert not [token for token in world.cloud.tokens.values if token in refused.stderr]
+    assert "refused/r-checkpoint/lease.json" not in world.storage.names(BUCKET)
