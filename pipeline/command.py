@@ -156,7 +156,7 @@ def _run(arguments: Arguments, existing: list[str]) -> int:
                         return _leave(run, job)
                     _say_on_the_way(job.link)
                     follow(job, lease, jobs, _say_on_the_way)
-        summary = json.loads(read_whole(run.summary_path))
+        summary = _read_summary(run)
         remove_replaced(existing, [*summary["files"], run.summary_path])
         remove_unfinished(run.output)
         missed = shortfall(summary, run.max_failure_fraction)
@@ -166,6 +166,16 @@ def _run(arguments: Arguments, existing: list[str]) -> int:
     with contextlib.suppress(OSError):  # whoever read the output has left; the summary is in its file
         print_summary(summary, Console())
     return DONE if missed is None else _say(missed, FAILED)
+
+
+def _read_summary(run: RunSettings) -> dict[str, Any]:
+    try:
+        summary: dict[str, Any] = json.loads(read_whole(run.summary_path))
+    except Exception as error:  # noqa: BLE001 - file systems fail in many ways; their texts are not ours to show
+        raise RunFailed(
+            f"the run has ended, but its summary {run.summary_path!r} cannot be read ({type(error).__name__}): may it be?"
+        ) from None
+    return summary
 
 
 def _say_on_the_way(text: str) -> None:
