@@ -22,6 +22,7 @@ from pipeline.endpoints import resolve
 from pipeline.flags import make_parser
 from pipeline.settings import RunSettings
 from pipeline.usage import UsageError
+from pipeline.values import MODEL_ID
 from transforms.staging import StagingArea
 
 _MOST_DECODERS = 4
@@ -62,7 +63,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     for option in ("checkpoint", "endpoint_host", "model_id"):
         if getattr(given, option) == "":
             raise UsageError(f"--{option} is empty: leave it out for its default")
-    if given.model_id is not None and not re.fullmatch(r"[A-Za-z0-9._:/@+-]{1,200}", given.model_id):
+    if given.model_id is not None and not re.fullmatch(MODEL_ID, given.model_id):
         raise UsageError(f"--model_id is {given.model_id!r}: expected letters, digits and . _ : / @ + -, 200 at most")
     if given.output_format not in ("tfrecord", "parquet"):
         raise UsageError(f"--output_format is {given.output_format!r}: expected tfrecord or parquet")

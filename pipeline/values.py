@@ -38,6 +38,9 @@ class Kind(Generic[_T]):
         return self.convert(text)
 
 
+MODEL_ID: Final = "[A-Za-z0-9._:/@+-]{1,200}"
+
+
 def truth(text: str) -> bool:
     """What a switch is set to."""
     if text not in TRUTHS:
