@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from audio.clips import ClipSettings
 from audio.decoder_limits import DecoderLimits
@@ -50,9 +50,6 @@ def parse(argv: Sequence[str]) -> Arguments:
     if stray is not None and (rest[0] == stray):
         raise UsageError(f"{stray!r} belongs to no option; a glob must be quoted, and each input follows --input")
     beam = parse_beam_flags(rest, local_endpoint=given.endpoint == "local")
-    runner = beam.view_as(StandardOptions).runner
-    if runner not in LOCAL_RUNNERS:  # the option is Beam's too: where it puts what workers need
-        beam.view_as(GoogleCloudOptions).staging_location = given.staging_location
     _check_what(given)
     for option, example in (
         ("endpoint", "--endpoint local"),
@@ -67,7 +64,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         raise UsageError(f"--model_id is {given.model_id!r}: expected letters, digits and . _ : / @ + -, 200 at most")
     if given.output_format not in ("tfrecord", "parquet"):
         raise UsageError(f"--output_format is {given.output_format!r}: expected tfrecord or parquet")
-    _check_sending(given, runner)
+    _check_sending(given)
     try:
         clips = ClipSettings(
             given.channel, given.hop_s, given.tail, given.min_audio_s, given.min_rms_dbfs, given.event_context
@@ -96,7 +93,7 @@ def parse(argv: Sequence[str]) -> Arguments:
             endpoint_service_account=given.endpoint_service_account,
             bucket_service_account=given.bucket_service_account,
             full_scope_tokens=given.full_scope_tokens,
-            staging_location=given.staging_location if given.send == "uris" else None,
+            staging_location=given.staging_location,
             keep_staged=given.keep_staged,
             probe=not given.no_probe,
             output=_checked_prefix("--output", given.output),
@@ -114,7 +111,7 @@ def parse(argv: Sequence[str]) -> Arguments:
             run.endpoint_settings(target.name, target.host)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    _check_reach(run, runner)
+    _check_reach(run, beam.view_as(StandardOptions).runner)
     return Arguments(run, given.plan, beam)
 
 
@@ -145,7 +142,7 @@ def _manifest(given: argparse.Namespace) -> ManifestSettings | None:
         raise UsageError(f"--{error}") from None
 
 
-def _check_sending(given: argparse.Namespace, runner: str) -> None:
+def _check_sending(given: argparse.Namespace) -> None:
     """Refuses ways of sending that do not exist, and options that would have no effect."""
     for option, choices in (("send", SendAs), ("instance_format", InstanceFormat), ("transport", TransportName)):
         if (value := getattr(given, option)) not in get_args(choices):
@@ -173,8 +170,7 @@ def _check_sending(given: argparse.Namespace, runner: str) -> None:
             )
         return
     for option in ("staging_location", "keep_staged", "bucket_service_account", "full_scope_tokens"):
-        is_beams = option == "staging_location" and runner not in LOCAL_RUNNERS
-        if getattr(given, option) not in (None, False) and not is_beams:
+        if getattr(given, option) not in (None, False):
             raise UsageError(f"--{option} is given, but has a meaning only with --send uris")
 
 

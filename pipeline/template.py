@@ -81,7 +81,6 @@ PARAMETERS: Final[dict[str, Parameter]] = {
     "clips_per_request": Parameter("Clips in a request"),
     "max_request_bytes": Parameter("Largest request (bytes)"),
     "max_requests_per_minute": Parameter("Requests a minute"),
-    "max_requests": Parameter("Budget of requests"),
     "requests_in_flight": Parameter("Requests in flight"),
     "timeout_s": Parameter("Time limit (s)"),
     "max_attempts": Parameter("Attempts"),
@@ -101,12 +100,13 @@ PARAMETERS: Final[dict[str, Parameter]] = {
     "checkpoint": Parameter("Checkpoint", "GCS_WRITE_FOLDER", _PREFIX + "/?"),
     "retry_failed": Parameter("Retry what failed"),
     "fresh_checkpoint": Parameter("Fresh checkpoint"),
-    "delete_checkpoint": Parameter("Delete checkpoint"),
     "overwrite": Parameter("Overwrite"),
     "max_failure_fraction": Parameter("Largest share of failures"),
 }
 
 EXCLUDED: Final[dict[str, str]] = {
+    "delete_checkpoint": "nobody waits for the job's end, before which it needs the checkpoint",
+    "max_requests": "workers are on several machines, which cannot count together: limit is there for trials",
     "plan": "prints to a terminal, and starts no job",
     "no_wait": "a template's launcher never waits",
     "staging_location": "every launch has one of its own (gcloud's --staging-location), and the launcher passes it on",
@@ -116,7 +116,7 @@ EXCLUDED: Final[dict[str, str]] = {
 BEAMS: Final = {
     "sdk_container_image": Parameter(
         "Workers' image",
-        pattern="[^@ ]+@sha256:[0-9a-f]{64}",
+        pattern="[a-z0-9][a-z0-9.:/_-]*@sha256:[0-9a-f]{64}",
         required=True,
         help="The image that the workers run, by digest: the one that this template was built with.",
     )

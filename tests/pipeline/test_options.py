@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOptions, StandardOptions
+from apache_beam.options.pipeline_options import DebugOptions, StandardOptions
 
 from audio.clips import ClipSettings
 from emulator.standin import MODEL_ID
@@ -120,12 +120,3 @@ def test_decoding_leaves_a_core_to_the_process_that_sends(
     monkeypatch.setattr("os.cpu_count", lambda: cores)
     assert settings(tmp_path).decoder_processes == processes
     assert settings(tmp_path, decoder_processes="0").decoder_processes == 0
-
-
-@pytest.mark.parametrize("send", ["audio", "uris"])
-def test_workers_elsewhere_share_the_staging_location_with_beam(send: str, tmp_path: Path) -> None:
-    places = {"input": "gs://bucket/in", "output": "gs://bucket/out/r", "endpoint": "research"}
-    given = whole(tmp_path, **places, send=send, staging_location="gs://bucket/staging", runner="DataflowRunner")
-    arguments = parse(given)
-    assert arguments.beam.view_as(GoogleCloudOptions).staging_location == "gs://bucket/staging"
-    assert arguments.run.staging_location == ("gs://bucket/staging" if send == "uris" else None)

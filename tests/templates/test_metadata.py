@@ -46,10 +46,13 @@ def takes(name: str, value: str) -> bool:
         del given["input"]
     launcher = {
         "runner": "DataflowRunner",
-        "project": "p",
+        "project": "project-1",
         "region": "us-west1",
-        "staging_location": "gs://bucket/staging",
+        "temp_location": "gs://bucket/temp",
+        "service_account_email": "worker@project-1.iam.gserviceaccount.com",
     }
+    if given.get("send") == "uris":
+        launcher["staging_location"] = "gs://bucket/staging"
     try:
         parse([f"--{option}={text}" for option, text in {**given, **launcher}.items()])
     except UsageError:
@@ -188,5 +191,5 @@ def test_the_workers_image_is_named_by_its_digest(image: str, is_one: bool, patt
 
 def test_patterns_of_kinds_are_the_commands_own(patterns: dict[str, str]) -> None:
     kinds: dict[str, Any] = {action.dest: action.type for action in make_parser()._actions}
-    for name in ("limit", "timeout_s", "max_failure_fraction", "max_requests", "decoder_processes"):
+    for name in ("limit", "timeout_s", "max_failure_fraction", "max_attempts", "decoder_processes"):
         assert patterns[name] == f"^({kinds[name].pattern})$"
