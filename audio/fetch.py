@@ -176,6 +176,7 @@ class _Pieces(RangedFile):
         self._blob = blob
         self._piece_bytes = 0
         self._read_to = 0
+        self.fetched_bytes = 0
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         goes_on = self._piece_bytes and self._position == self._read_to
@@ -185,6 +186,7 @@ class _Pieces(RangedFile):
             return 0
         data = _download(self._blob, self._position, end - 1)
         buffer[: len(data)] = data
+        self.fetched_bytes += len(data)
         self._position += len(data)
         self._piece_bytes, self._read_to = piece_bytes, self._position
         return len(data)

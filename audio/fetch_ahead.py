@@ -29,6 +29,11 @@ def held_bytes(recording: Recording) -> int:
     return min(recording.size_bytes, ONE_GET_BYTES) if is_object(recording) else 0
 
 
+def fetched_bytes(source: Source) -> int:
+    """Return how much of an object was fetched by now; 0 of a local file."""
+    return len(source) if isinstance(source, bytes) else getattr(getattr(source, "raw", None), "fetched_bytes", 0)
+
+
 class FetchAhead:
     """Fetches recordings on threads of its own, for all bundles of a process.
 

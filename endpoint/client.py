@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import random
 import threading
@@ -105,6 +106,7 @@ class Client:
         self._window = threading.Condition()
         self._unfinished = 0
         self._unfinished_bytes = 0
+        self._waited_s = 0.0
         # More than this is out only where many small requests make it up.
         self._max_bytes = max(_MAX_BYTES_IN_FLIGHT, settings.max_in_flight * MAX_REQUEST_BYTES)
         self._ended: RunEnded | None = None
@@ -155,8 +157,11 @@ class Client:
         self._codec.check(items)
         batch = Batch(items, on_done, sum(map(self.instance_bytes, items)))
         with self._window:
-            while self._ended is None and self._is_full(batch):
-                self._window.wait()
+            if self._ended is None and self._is_full(batch):
+                began_s = self._clock()
+                while self._ended is None and self._is_full(batch):
+                    self._window.wait()
+                self._waited_s += self._clock() - began_s
             self._raise_if_ended()
             self._unfinished += 1
             self._unfinished_bytes += batch.size_bytes
@@ -164,7 +169,16 @@ class Client:
 
     def stats(self) -> ClientStats:
         """Counts since the client was made."""
-        return self._dispatcher.counters.snapshot()
+        return self._dispatcher.counters.snapshot(self._waited_s)
+
+    def take_latencies_ms(self) -> list[int]:
+        """How long requests took, from sending to the reply; each is told once, to whichever thread asks first."""
+        latencies = self._dispatcher.counters.latencies_ms
+        taken: list[int] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                taken.append(latencies.popleft())
+        return taken
 
     def close(self) -> None:
         """Gives up what is in flight (each `on_done` gets an outcome with `ClientClosed`), and releases the connection.

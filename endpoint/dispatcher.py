@@ -155,7 +155,7 @@ class Dispatcher:
         if batch not in self._unfinished:
             return  # the client has been closed meanwhile
         self._out.discard(batch)
-        self.counters.answered()
+        self.counters.answered(self._clock() - batch.part.sent_s)
         ended = self._ended
         if ended is not None and not isinstance(ended, BudgetSpent):
             self._keep_late_answer(batch, reply, ended)

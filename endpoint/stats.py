@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -27,6 +27,12 @@ class ClientStats:
     """Requests without an answer now."""
     requests_in_flight_peak: int
     """Most requests without an answer at one time."""
+    waited_s: float = 0.0
+    """Seconds that callers waited for a place in flight, added up over their threads."""
+
+
+_KEPT_LATENCIES = 100_000
+"""Older ones are dropped where nobody asks for them."""
 
 
 @dataclass
@@ -40,6 +46,8 @@ class Counters:
     in_flight_peak: int = 0
     throttled_s: float = 0.0
     retries_by_code: Counter[str] = field(default_factory=Counter)
+    latencies_ms: deque[int] = field(default_factory=lambda: deque(maxlen=_KEPT_LATENCIES))
+    """From sending to the reply, whatever it was; for any other thread to take from its left end."""
     _throttled_until: float = float("-inf")
 
     def sent(self, request_bytes: int) -> None:
@@ -49,17 +57,18 @@ class Counters:
         self.in_flight += 1
         self.in_flight_peak = max(self.in_flight_peak, self.in_flight)
 
-    def answered(self) -> None:
+    def answered(self, latency_s: float) -> None:
         """Counts a request that came back, with whatever answer."""
         self.in_flight -= 1
+        self.latencies_ms.append(round(1000 * latency_s))
 
     def throttled(self, now: float, until: float) -> None:
         """Counts the time from `now` to `until`, but for what waits of other requests have covered."""
         self.throttled_s += max(0.0, until - max(now, self._throttled_until))
         self._throttled_until = max(until, self._throttled_until)
 
-    def snapshot(self) -> ClientStats:
-        """The counts so far."""
+    def snapshot(self, waited_s: float = 0.0) -> ClientStats:
+        """The counts so far, and what is counted elsewhere."""
         by_code = dict(self.retries_by_code)
         return ClientStats(
             requests=self.requests,
@@ -70,4 +79,5 @@ class Counters:
             bytes_sent=self.bytes_sent,
             requests_in_flight=self.in_flight,
             requests_in_flight_peak=self.in_flight_peak,
+            waited_s=waited_s,
         )

@@ -17,8 +17,11 @@ from audio.listing import Ignored, ListingError, PatternError, list_input
 from audio.manifest import ManifestError, check_manifest
 from endpoint.errors import EndpointError
 from endpoint.settings import EndpointSettings
+from pipeline.dataflow import described
+from pipeline.dataflow_jobs import Jobs
 from pipeline.launch import RunFailed, launch, running_endpoint
-from pipeline.options import parse
+from pipeline.on_dataflow import JobGoesOn, follow, submit
+from pipeline.options import Arguments, parse
 from pipeline.outputs import (
     absolute,
     check_storage,
@@ -37,9 +40,11 @@ from pipeline.usage import PROGRAM, UsageError
 from pipeline.versions import versions
 from rows.generations import note_run, remove_all
 from rows.lease import LeaseError, remove_lease
+from rows.lease_holder import Job
 from rows.store import StoreError, open_store
 from transforms.files import WriteError, read_whole
 from transforms.staging import StagingError
+from transforms.tidy_up import Leftovers
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 _FAILURES = (EndpointError, LeaseError, ListingError, ManifestError, RunFailed, StagingError, StoreError, WriteError)
@@ -54,15 +59,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_inputs(run)
         check_storage(run)
         existing = replaced_outputs(run, find_earlier(run).runs)
+        if arguments.pool is not None:
+            print(*described(arguments.beam, arguments.pool), sep="\n", file=sys.stderr)
         if arguments.plan:
             print(json.dumps(plan(run), indent=2, ensure_ascii=False))
             return DONE
         make_folders(run)
-        return _run(run, arguments.beam, existing)
+        return _run(arguments, existing)
     except UsageError as error:
         return _say(error, WRONG_USAGE)
     except _FAILURES as error:
         return _say(error, FAILED)
+    except JobGoesOn as left:
+        return _say(left, left.status)
     except KeyboardInterrupt:
         return _say(INTERRUPTED_TEXT, INTERRUPTED)
 
@@ -114,17 +123,39 @@ def _facts(run: RunSettings, endpoint: EndpointSettings) -> dict[str, Any]:
     }
 
 
-def _run(run: RunSettings, options: Any, existing: list[str]) -> int:
-    with stopping(staged_in=staged_in(run)), alone_on_checkpoint(run):
+def _run(arguments: Arguments, existing: list[str]) -> int:
+    run, pool = arguments.run, arguments.pool
+    jobs = Jobs(arguments.beam)
+    with stopping(staged_in=staged_in(run)), alone_on_checkpoint(run, jobs.ask) as lease:
         earlier = take_over(run)
         with running_endpoint(run) as endpoint:
-            check_credentials(run, endpoint)
+            check_credentials(run, endpoint, on_dataflow=pool is not None)
             facts = _facts(run, endpoint)
             note_run(open_store(run.checkpoint), run.run_id, {"output": absolute(run.output), **facts})
-            with nothing_left_staged(run, earlier):
+            with nothing_left_staged(run, earlier, lambda: lease is not None and lease.is_handed_over):
                 facts["probe"] = check(run, endpoint, earlier)
                 # Whatever the probe has shown, the run's own clients need not find out by a canary.
-                launch(run, replace(endpoint, is_proven=run.probe), earlier, options, facts)
+                endpoint = replace(endpoint, is_proven=run.probe)
+                if pool is None:
+                    launch(run, endpoint, earlier, arguments.beam, facts)
+                else:
+                    assert lease is not None
+                    leftovers = Leftovers(tuple(existing), staged_in(run))
+                    job = submit(
+                        run,
+                        endpoint,
+                        earlier,
+                        arguments.beam,
+                        facts,
+                        pool=pool,
+                        lease=lease,
+                        leftovers=leftovers,
+                        jobs=jobs,
+                    )
+                    if not arguments.waits:
+                        return _leave(run, job)
+                    _say_on_the_way(job.link)
+                    follow(job, lease, jobs, _say_on_the_way)
         summary = json.loads(read_whole(run.summary_path))
         remove_replaced(existing, [*summary["files"], run.summary_path])
         remove_unfinished(run.output)
@@ -135,3 +166,14 @@ def _run(run: RunSettings, options: Any, existing: list[str]) -> int:
     with contextlib.suppress(OSError):  # whoever read the output has left; the summary is in its file
         print_summary(summary, Console())
     return DONE if missed is None else _say(missed, FAILED)
+
+
+def _say_on_the_way(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _leave(run: RunSettings, job: Job) -> int:
+    """Says where to look for a job that is not followed."""
+    print(job.link if job.id else f"the graph is written, for a job named {job.name}")
+    print(f"its summary will be {run.summary_path}")
+    return DONE

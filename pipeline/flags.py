@@ -97,7 +97,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=whole_number(0, _MOST_DECODERS),
         metavar="N",
         help="child processes that decode, for each process of the runner; 0: no child processes, so that a file that crashes its "
-        "decoder ends the run (default: one less than there are processor cores, 1 to 4)",
+        "decoder ends the run (default: one less than there are processor cores, on Dataflow those of a worker, 1 to 4)",
     )
     decoding.add_argument(
         "--decoder_timeout_s",
@@ -160,7 +160,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--max_requests_per_minute",
         type=RATE,
         metavar="N",
-        help="of all processes on this machine together, retries included (default: as the endpoint lets through)",
+        help="of all processes on this machine or all workers on Dataflow together, retries included (default: as the endpoint lets "
+        "through)",
     )
     where.add_argument(
         "--max_requests",
@@ -203,7 +204,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--staging_location",
         metavar="gs://...",
         help="where clips are put as 16-bit WAV until they are answered (required); recordings on Cloud Storage that are "
-        "such clips already are sent as they are",
+        "such clips already are sent as they are. On Dataflow the job's packages are put there, too",
     )
     uris.add_argument("--keep_staged", **SWITCH, help="don't delete staged clips")
     uris.add_argument(
@@ -237,6 +238,12 @@ def make_parser() -> argparse.ArgumentParser:
         default=1.0,
         metavar="F",
         help="exit with status 1 if a larger share of the recordings has a failure (default: 1.0)",
+    )
+    remote = parser.add_argument_group("with --runner DataflowRunner")
+    remote.add_argument(
+        "--no_wait",
+        action="store_true",
+        help="don't follow the job to its end: print its link and where its summary will be",
     )
     parser.add_argument("--plan", action="store_true", help="say what would be done, and send nothing")
     return parser

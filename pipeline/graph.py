@@ -17,11 +17,17 @@ from transforms.embed_packets import EmbedPackets
 from transforms.make_packets import MakePackets
 from transforms.plan_segments import PlanSegments
 from transforms.sum_up import SumUp
+from transforms.tidy_up import Leftovers, TidyUp
 from transforms.write_tables import WriteEmbeddings, WriteFailures, WriteRecordings
 
 
 def build(
-    pipeline: beam.Pipeline, run: RunSettings, endpoint: EndpointSettings, earlier: Earlier, facts: Mapping[str, Any]
+    pipeline: beam.Pipeline,
+    run: RunSettings,
+    endpoint: EndpointSettings,
+    earlier: Earlier,
+    facts: Mapping[str, Any],
+    leftovers: Leftovers | None = None,
 ) -> None:
     """Adds the main job to `pipeline`.
 
@@ -30,26 +36,30 @@ def build(
         inputs or manifest, receipts of earlier runs -> by recording -> what is left to do: segments -> packets -> Reshuffle
           -> [ fetch, decode, batch, send, store rows in the checkpoint ] -> receipts
           -> one row a clip -> [ read rows from the checkpoint, write ] -> summary -> old generations merged
+
+    `leftovers` are removed at the end where no launcher waits for it.
     """
-    asked = pipeline | "Ask" >> Ask(run.inputs, run.manifest, run.checkpoint, earlier.live)
-    planned = asked["by_uri"] | "Plan" >> PlanSegments(run.plan_settings)
-    packets = planned["tasks"] | "Packets" >> MakePackets()
+    asked = pipeline | "Read inputs" >> Ask(run.inputs, run.manifest, run.checkpoint, earlier.live)
+    planned = asked["by_uri"] | "Plan segments" >> PlanSegments(run.plan_settings)
+    packets = planned["tasks"] | "Make packets" >> MakePackets()
     embedded = packets | "Embed" >> EmbedPackets(run.embed_settings(endpoint))
     choose = ChooseRows(run.run_id, may_be_unfinished=run.max_requests is not None)
-    chosen = (planned["plans"], embedded.receipts) | "Choose" >> choose
+    chosen = (planned["plans"], embedded.receipts) | "Choose rows" >> choose
     has_manifest = run.manifest is not None
     write = WriteEmbeddings(run.checkpoint, run.output, run.output_format, run.run_id, has_manifest=has_manifest)
-    embeddings = chosen["places"] | "Embeddings" >> write
-    recordings = chosen["recordings"] | "Recordings" >> WriteRecordings(run.output, run.run_id, after=embeddings)
-    all_failures = (chosen["failures"], asked["problems"]) | "All failures" >> beam.Flatten()
-    failures = all_failures | "Failures" >> WriteFailures(run.output, run.run_id, after=recordings)
+    embeddings = chosen["places"] | "Write embeddings" >> write
+    recordings = chosen["recordings"] | "Write recordings" >> WriteRecordings(run.output, run.run_id, after=embeddings)
+    all_failures = (chosen["failures"], asked["problems"]) | "Put failures together" >> beam.Flatten()
+    failures = all_failures | "Write failures" >> WriteFailures(run.output, run.run_id, after=recordings)
     tables = {
         "recordings": chosen["recordings"],
         "failures": all_failures,
-        "counts": (embedded.counts, chosen["counts"], asked["counts"]) | "Counts" >> beam.Flatten(),
+        "counts": (embedded.counts, chosen["counts"], asked["counts"]) | "Put counts together" >> beam.Flatten(),
         "ignored": asked["ignored"],
         "written": (embeddings, recordings, failures),
     }
     summary = tables | "Sum up" >> SumUp(run.summary_path, facts)
     if earlier.merge is not None:
         summary | "Compact" >> Compact(run.checkpoint, earlier.merge)
+    if leftovers is not None:
+        summary | "Tidy up" >> TidyUp(leftovers)

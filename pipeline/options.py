@@ -10,19 +10,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
 
 from audio.clips import ClipSettings
 from audio.decoder_limits import DecoderLimits
 from audio.manifest import ManifestSettings
 from endpoint.codec import make_codec
 from endpoint.settings import MAX_REQUEST_BYTES, InstanceFormat, SendAs, TransportName
+from pipeline import dataflow
 from pipeline.beam_options import LOCAL_RUNNERS, parse_beam_flags
 from pipeline.endpoints import resolve
 from pipeline.flags import make_parser
 from pipeline.settings import RunSettings
 from pipeline.usage import UsageError
 from pipeline.values import MODEL_ID
+from pipeline.worker_pool import WorkerPool
 from transforms.staging import StagingArea
 
 _MOST_DECODERS = 4
@@ -35,6 +37,10 @@ class Arguments:
     run: RunSettings
     plan: bool
     beam: PipelineOptions
+    pool: WorkerPool | None
+    """On Dataflow."""
+    waits: bool
+    """Whether the run is followed to its end."""
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -50,6 +56,8 @@ def parse(argv: Sequence[str]) -> Arguments:
     if stray is not None and (rest[0] == stray):
         raise UsageError(f"{stray!r} belongs to no option; a glob must be quoted, and each input follows --input")
     beam = parse_beam_flags(rest, local_endpoint=given.endpoint == "local")
+    runner = beam.view_as(StandardOptions).runner
+    on_dataflow = runner == dataflow.RUNNER
     _check_what(given)
     for option, example in (
         ("endpoint", "--endpoint local"),
@@ -64,7 +72,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         raise UsageError(f"--model_id is {given.model_id!r}: expected letters, digits and . _ : / @ + -, 200 at most")
     if given.output_format not in ("tfrecord", "parquet"):
         raise UsageError(f"--output_format is {given.output_format!r}: expected tfrecord or parquet")
-    _check_sending(given)
+    _check_sending(given, on_dataflow=on_dataflow)
     try:
         clips = ClipSettings(
             given.channel, given.hop_s, given.tail, given.min_audio_s, given.min_rms_dbfs, given.event_context
@@ -93,7 +101,7 @@ def parse(argv: Sequence[str]) -> Arguments:
             endpoint_service_account=given.endpoint_service_account,
             bucket_service_account=given.bucket_service_account,
             full_scope_tokens=given.full_scope_tokens,
-            staging_location=given.staging_location,
+            staging_location=given.staging_location if given.send == "uris" else None,
             keep_staged=given.keep_staged,
             probe=not given.no_probe,
             output=_checked_prefix("--output", given.output),
@@ -102,7 +110,9 @@ def parse(argv: Sequence[str]) -> Arguments:
             fresh_checkpoint=given.fresh_checkpoint,
             delete_checkpoint=given.delete_checkpoint,
             retry_failed=given.retry_failed,
-            decoder_processes=_decoder_processes() if given.decoder_processes is None else given.decoder_processes,
+            decoder_processes=_decoder_processes(dataflow.worker_cores(beam) if on_dataflow else os.cpu_count())
+            if given.decoder_processes is None
+            else given.decoder_processes,
             decoder_limits=DecoderLimits(given.decoder_timeout_s, given.decoder_memory_mb << 20),
             overwrite=given.overwrite,
             max_failure_fraction=given.max_failure_fraction,
@@ -111,13 +121,25 @@ def parse(argv: Sequence[str]) -> Arguments:
             run.endpoint_settings(target.name, target.host)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    _check_reach(run, beam.view_as(StandardOptions).runner)
-    return Arguments(run, given.plan, beam)
+    _check_reach(run, runner)
+    writes_template = bool(beam.view_as(GoogleCloudOptions).template_location)
+    if not on_dataflow:
+        for option, is_given in (("no_wait", given.no_wait), ("template_location", writes_template)):
+            if is_given:
+                raise UsageError(f"--{option} is given, but has a meaning only with --runner {dataflow.RUNNER}")
+    waits = not (given.no_wait or writes_template)
+    if run.delete_checkpoint and not waits:
+        raise UsageError(
+            f"--delete_checkpoint is given together with --{'no_wait' if given.no_wait else 'template_location'}: the job needs the "
+            "checkpoint to its end, for which nobody waits here"
+        )
+    pool = dataflow.complete(beam, run, given.staging_location) if on_dataflow else None
+    return Arguments(run, given.plan, beam, pool, waits)
 
 
-def _decoder_processes() -> int:
+def _decoder_processes(cores: int | None) -> int:
     """One for each processor core but that of the process that sends, and no more than it can keep up with."""
-    return max(1, min(_MOST_DECODERS, (os.cpu_count() or 1) - 1))
+    return max(1, min(_MOST_DECODERS, (cores or 1) - 1))
 
 
 def _check_what(given: argparse.Namespace) -> None:
@@ -142,7 +164,7 @@ def _manifest(given: argparse.Namespace) -> ManifestSettings | None:
         raise UsageError(f"--{error}") from None
 
 
-def _check_sending(given: argparse.Namespace) -> None:
+def _check_sending(given: argparse.Namespace, *, on_dataflow: bool) -> None:
     """Refuses ways of sending that do not exist, and options that would have no effect."""
     for option, choices in (("send", SendAs), ("instance_format", InstanceFormat), ("transport", TransportName)):
         if (value := getattr(given, option)) not in get_args(choices):
@@ -170,6 +192,8 @@ def _check_sending(given: argparse.Namespace) -> None:
             )
         return
     for option in ("staging_location", "keep_staged", "bucket_service_account", "full_scope_tokens"):
+        if option == "staging_location" and on_dataflow:
+            continue  # the job's own files go there
         if getattr(given, option) not in (None, False):
             raise UsageError(f"--{option} is given, but has a meaning only with --send uris")
 
@@ -177,15 +201,15 @@ def _check_sending(given: argparse.Namespace) -> None:
 def _check_reach(run: RunSettings, runner: str) -> None:
     """Refuses paths on this machine for a runner whose workers are elsewhere."""
     if runner not in LOCAL_RUNNERS:
-        if run.max_requests_per_minute is not None:
+        if run.max_requests_per_minute is not None and runner != dataflow.RUNNER:
             raise UsageError(
                 f"--max_requests_per_minute is {run.max_requests_per_minute:g}, which the processes of one machine keep together: "
-                f"workers of --runner {runner} are on several, and the limit is not divided among them yet"
+                f"workers of --runner {runner} are on several, and only on Dataflow is the limit divided among them"
             )
         if run.max_requests is not None:
             raise UsageError(
                 f"--max_requests is {run.max_requests}, which the processes of one machine count together: workers of --runner "
-                f"{runner} are on several, and the number is not divided among them yet"
+                f"{runner} are on several; expected instead --limit, for fewer recordings"
             )
         manifest = () if run.manifest is None else (run.manifest.path,)
         for option, paths in (

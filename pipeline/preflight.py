@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,9 @@ from transforms.leftovers import bucket_warnings, other_leftovers, sweep
 from transforms.staging import Stager, StagingArea, StagingError, prove_rights
 
 
-def check_credentials(run: RunSettings, endpoint: EndpointSettings) -> None:
+def check_credentials(run: RunSettings, endpoint: EndpointSettings, *, on_dataflow: bool = False) -> None:
     """Raises RunEnded, with the remedy, where the run's credentials are missing or not accepted."""
-    accounts = set()
+    accounts: set[str | None] = {None} if on_dataflow else set()
     if not is_loopback(endpoint.host):
         accounts.add(run.endpoint_service_account)
         if run.send == "uris":
@@ -57,8 +57,13 @@ def check(run: RunSettings, endpoint: EndpointSettings, earlier: Earlier) -> dic
 
 
 @contextlib.contextmanager
-def nothing_left_staged(run: RunSettings, earlier: Earlier) -> Iterator[None]:
-    """Removes what earlier runs of this checkpoint left staged, and at the end of the context what this one did."""
+def nothing_left_staged(
+    run: RunSettings, earlier: Earlier, is_at_work: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
+    """Removes what earlier runs of this checkpoint left staged, and at the end of the context what this one did.
+
+    Not so if the run is then still at work, elsewhere.
+    """
     _sweep(
         other["staged"]
         for other in earlier.runs
@@ -67,7 +72,8 @@ def nothing_left_staged(run: RunSettings, earlier: Earlier) -> Iterator[None]:
     try:
         yield
     finally:
-        remove_staged(run)
+        if not is_at_work():
+            remove_staged(run)
 
 
 def staged_in(run: RunSettings) -> str | None:

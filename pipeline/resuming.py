@@ -12,8 +12,10 @@ from typing import Any
 
 from pipeline.settings import RunSettings
 from pipeline.usage import UsageError
+from rows.bucket_lease import BucketLease, nobody_to_ask
 from rows.generations import Described, Merge, due_merge, generations, live, remove_all, remove_rows, replaced
 from rows.lease import holding
+from rows.lease_holder import AskJob
 from rows.store import open_store
 
 _OPTIONS = {"model_id": "--model_id", "resampler": "--resampler"}
@@ -46,15 +48,18 @@ def find_earlier(run: RunSettings) -> Earlier:
 
 
 @contextmanager
-def alone_on_checkpoint(run: RunSettings) -> Iterator[None]:
-    """While the context is open, no other run can be at work on the checkpoint. Raises LeaseTaken, LeaseError."""
+def alone_on_checkpoint(run: RunSettings, ask_job: AskJob = nobody_to_ask) -> Iterator[BucketLease | None]:
+    """While the context is open, no other run can be at work on the checkpoint; see `rows.lease.holding`.
+
+    Raises LeaseTaken, LeaseError.
+    """
 
     def stop(why: str) -> None:
         print(f"error: {why}", file=sys.stderr)
         os.kill(os.getpid(), signal.SIGINT)
 
-    with holding(run.checkpoint, run.run_id, stop):
-        yield
+    with holding(run.checkpoint, run.run_id, stop, ask_job) as lease:
+        yield lease
 
 
 def take_over(run: RunSettings) -> Earlier:

@@ -55,20 +55,20 @@ class Ask(beam.PTransform):
         problems = ignored = counts = nothing
         if self._manifest is not None:
             read = begin | "Read manifest" >> ReadManifest(self._manifest)
-            failures = read["problems"] | "Problems" >> beam.Map(problem_row)
+            failures = read["problems"] | "Say problems" >> beam.Map(problem_row)
             by_uri.append(read["rows"])
             by_uri.append(
                 failures
-                | "Of a recording" >> beam.Filter(lambda row: bool(row.recording_uri))
-                | "Problems by URI" >> beam.Map(lambda row: (row.recording_uri, row))
+                | "Those of a recording" >> beam.Filter(lambda row: bool(row.recording_uri))
+                | "By URI" >> beam.Map(lambda row: (row.recording_uri, row))
             )
-            problems = failures | "Of no recording" >> beam.Filter(lambda row: not row.recording_uri)
+            problems = failures | "Those of no recording" >> beam.Filter(lambda row: not row.recording_uri)
         else:
             listed = begin | "List" >> ListRecordings(self._inputs)
             by_uri.append(listed["listed"])
             # Where the output is among the recordings, what runs have stored is no news.
             own = self._checkpoint if self._checkpoint.startswith("gs://") else absolute_path(self._checkpoint)
-            ignored = listed["ignored"] | "Not of the checkpoint" >> beam.Filter(_is_outside, f"{own}/")
+            ignored = listed["ignored"] | "Leave out the checkpoint" >> beam.Filter(_is_outside, f"{own}/")
         if self._generations:
             earlier = begin | "Read earlier" >> ReadEarlier(self._checkpoint, self._generations)
             by_uri.append(earlier["receipts"])

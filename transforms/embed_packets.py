@@ -38,6 +38,15 @@ from transforms.worker_stop import stop_when_told
 
 COUNTS = "counts"
 _MARGIN_S = 5.0
+_NAMESPACE = "embed"
+_COUNTERS = (
+    *("recordings", "embedded", "failed", "skipped", "staged", "clipped_samples", "fetched_bytes", "decode_ms"),
+    *("requests", "retries", "rejections", "sent_bytes", "waiting_ms", "throttled_ms"),
+)
+"""Those that are there from the start; `retries_CODE` come as they are needed."""
+_SUMMED_UP = ("requests", "retries", "rejections", "throttled_ms", "staged", "clipped_samples")
+"""Counts that the summary needs; of retries also the codes."""
+_RETRIES = "retries_"
 
 
 @dataclass(frozen=True)
@@ -74,11 +83,13 @@ class _ProcessParts:
         self._told: Counter[str] = Counter()
 
     def take_counts(self) -> Counter[str]:
-        """What the client counted since the last call by any of its users; throttled time in ms."""
+        """What the client counted since the last call by any of its users; times in ms."""
         with self._lock:
             stats = self.client.stats()
-            total = Counter({f"retries/{code}": count for code, count in stats.retries_by_code.items()})
+            total = Counter({f"{_RETRIES}{code}": count for code, count in stats.retries_by_code.items()})
             total["rejections"] = stats.rejections
+            total["sent_bytes"] = stats.bytes_sent
+            total["waiting_ms"] = round(1000 * stats.waited_s)
             total["throttled_ms"] = round(1000 * stats.throttled_s)
             new = total - self._told
             self._told = total
@@ -119,13 +130,10 @@ class _Embed(beam.DoFn):
             (settings.endpoint, settings.staging, settings.clips, settings.decoder_processes, settings.decoder_limits)
         )
         self._open_parts: _ProcessParts | None = self._shared.acquire(lambda: _ProcessParts(settings), tag=tag)
-        self._counters = {
-            name: Metrics.counter("embed", name)
-            for name in ("recordings", "embedded", "failed", "staged", "clipped_samples", "requests", "retries")
-        }
+        self._counters = {name: Metrics.counter(_NAMESPACE, name) for name in _COUNTERS}
+        self._latency = Metrics.distribution(_NAMESPACE, "latency_ms")
         self._writer: CheckpointWriter | None = None
-        self._throttled = Metrics.counter("embed", "throttled_ms")
-        self._signaler = ThrottlingSignaler("embed")
+        self._signaler = ThrottlingSignaler(_NAMESPACE)
         self._unsignalled_ms = 0
 
     def start_bundle(self) -> None:
@@ -203,17 +211,22 @@ class _Embed(beam.DoFn):
             raise
 
     def _count(self) -> dict[str, int]:
-        counts = self._work.take_counts()
-        for name, counter in self._counters.items():
-            counter.inc(counts[name])
-        client_counts = self._parts.take_counts()
-        self._throttled.inc(client_counts["throttled_ms"])
-        self._unsignalled_ms += client_counts["throttled_ms"]
+        """Counts what has happened, for the metrics; returns what the summary needs of it."""
+        counts = self._work.take_counts() + self._parts.take_counts()
+        for name in {*self._counters, *counts}:
+            if name not in self._counters:
+                self._counters[name] = Metrics.counter(_NAMESPACE, name)
+            self._counters[name].inc(counts[name])
+        for latency_ms in self._parts.client.take_latencies_ms():
+            self._latency.update(latency_ms)
+        self._unsignalled_ms += counts["throttled_ms"]
         throttled_s, self._unsignalled_ms = divmod(self._unsignalled_ms, 1000)
         if throttled_s:
             self._signaler.signal_throttled(throttled_s)
-        told = ("requests", "retries", "staged", "clipped_samples")
-        return {**{name: counts[name] for name in told}, **client_counts}
+        by_code = {
+            name.replace(_RETRIES, "retries/"): count for name, count in counts.items() if name.startswith(_RETRIES)
+        }
+        return {**{name: counts[name] for name in _SUMMED_UP}, **by_code}
 
 
 class EmbedPackets(beam.PTransform):

@@ -59,3 +59,11 @@ def read_whole(path: str) -> bytes:
     with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
         data: bytes = file.read()
         return data
+
+
+def remove(path: str) -> None:
+    """Removes a file; one that is gone is no error."""
+    if is_local(path):
+        Path(path).unlink(missing_ok=True)
+    elif FileSystems.exists(path):
+        FileSystems.delete([path])

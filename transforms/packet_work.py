@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 
+from audio.clip import ClipResult
 from audio.clips import Clip, FailedClip, SkippedClip
 from audio.decoders import DecodersClosed, Decoding
 from audio.errors import FetchError
-from audio.fetch_ahead import Source
+from audio.fetch_ahead import Source, fetched_bytes
 from audio.ready_made import ReadyMade, ready_made
 from endpoint.errors import BudgetSpent
 from endpoint.items import ClipObject
@@ -91,6 +93,7 @@ class PacketWork:
       decoder: decodes their segments.
       stager: puts clips on Cloud Storage, where URIs are sent.
       retry_failed: clips that failed for good in an earlier attempt are sent again, too.
+      clock: seconds, by which decoding is timed.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class PacketWork:
         stager: Stager | None = None,
         *,
         retry_failed: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rows = rows
         self._sends_uris = endpoint.send == "uris"
@@ -121,6 +125,8 @@ class PacketWork:
         self._spent: BudgetSpent | None = None
         self._is_stopped = False
         self._counts: Counter[str] = Counter()
+        self._clock = clock
+        self._decoded_s = 0.0
 
     @_interrupted_if_closed()
     def work(self, packet: Packet) -> list[Receipt]:
@@ -179,10 +185,16 @@ class PacketWork:
         self._writer.flush()
 
     def take_counts(self) -> Counter[str]:
-        """What happened since the last call, by name: for metrics, which only count on the bundle's thread."""
+        """What happened since the last call, by name: for metrics, which only count on the bundle's thread.
+
+        `decode_ms` is the time in which this thread decoded, or waited for the processes that do.
+        """
         with self._lock:
             counts, self._counts = self._counts, Counter()
-            return counts
+        if decode_ms := int(1000 * self._decoded_s):
+            counts["decode_ms"] = decode_ms
+            self._decoded_s -= decode_ms / 1000
+        return counts
 
     def _stored(self, packet: Packet) -> list[Receipt]:
         """Receipts for what is in the packet's own folder: an earlier attempt at it stored that before it failed."""
@@ -208,6 +220,8 @@ class PacketWork:
         finally:
             if decoding is not None:
                 decoding.close()
+            if size_bytes := fetched_bytes(opened.source):
+                self._count("fetched_bytes", size_bytes)
             close_source(opened.source)
         self._conclude(turn, rows, opened)
         self._one_less(turn.packet)
@@ -215,7 +229,7 @@ class PacketWork:
     def _clips(self, turn: _Turn, rows: SegmentRows, decoding: Decoding, source: Source) -> None:
         recording = turn.task.segment.recording
         itself = ready_made(recording, BytesIO(source)) if self._sends_uris and isinstance(source, bytes) else None
-        for item in decoding:
+        for item in self._timed(decoding):
             INTERRUPTION.raise_if_asked()
             match item:
                 case Clip():
@@ -224,9 +238,20 @@ class PacketWork:
                         self._send(_Ticket(turn.packet, turn.task.segment_id, row), item, itself)
                 case SkippedClip():
                     rows.skipped(item)
+                    self._count("skipped", 1)
                 case FailedClip():
                     self._writer.add(turn.packet.packet_id, turn.task.segment_id, rows.failed_clip(item))
                     self._count("failed", 1)
+
+    def _timed(self, decoding: Decoding) -> Iterator[ClipResult]:
+        """What comes of decoding, whose time is counted."""
+        while True:
+            began_s = self._clock()
+            item = next(decoding, None)
+            self._decoded_s += self._clock() - began_s
+            if item is None:
+                return
+            yield item
 
     def _conclude(self, turn: _Turn, rows: SegmentRows, opened: Opened[_Turn]) -> None:
         packet_id, segment_id = turn.packet.packet_id, turn.task.segment_id

@@ -258,7 +258,7 @@ class PlanSegments(beam.PTransform):
             groups = (
                 groups
                 | "Take the first" >> beam.combiners.Top.Smallest(self._settings.limit, key=_uri)
-                | "Flatten the first" >> beam.FlatMap(lambda first: first)
+                | "One by one" >> beam.FlatMap(lambda first: first)
             )
-        planned = groups | "Plan" >> beam.ParDo(_Plan(self._settings)).with_outputs(PLANS, main=TASKS)
+        planned = groups | "Cut into segments" >> beam.ParDo(_Plan(self._settings)).with_outputs(PLANS, main=TASKS)
         return {TASKS: planned[TASKS], PLANS: planned[PLANS]}

@@ -45,6 +45,6 @@ class ReadManifest(beam.PTransform):
         read = (
             begin
             | "Name manifest" >> beam.Create([self._settings])
-            | "Read manifest" >> beam.ParDo(_Read()).with_outputs(PROBLEMS, main="rows")
+            | "Read rows" >> beam.ParDo(_Read()).with_outputs(PROBLEMS, main="rows")
         )
         return {"rows": read.rows, PROBLEMS: read[PROBLEMS]}

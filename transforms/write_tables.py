@@ -139,7 +139,7 @@ class WriteEmbeddings(beam.PTransform):
         self._write = WriteShards(prefix, f".{output_format}", writer, run_id)
 
     def expand(self, places: beam.PCollection) -> beam.PCollection:
-        return places | "Read rows" >> beam.ParDo(self._read) | "Write" >> self._write
+        return places | "Read rows" >> beam.ParDo(self._read) | "Into files" >> self._write
 
 
 class _GatherRecordings(beam.DoFn):
@@ -166,7 +166,7 @@ class WriteRecordings(beam.PTransform):
         self._write = WriteShards(f"{prefix}-recordings", ".parquet", RECORDINGS_TO_PARQUET, run_id, after)
 
     def expand(self, recordings: beam.PCollection) -> beam.PCollection:
-        return recordings | "Gather" >> beam.ParDo(_GatherRecordings()) | "Write" >> self._write
+        return recordings | "Gather" >> beam.ParDo(_GatherRecordings()) | "Into files" >> self._write
 
 
 class WriteFailures(beam.PTransform):
@@ -177,4 +177,4 @@ class WriteFailures(beam.PTransform):
         self._write = WriteShards(f"{prefix}-failures", ".jsonl", FailuresWriter, run_id, after)
 
     def expand(self, failures: beam.PCollection) -> beam.PCollection:
-        return failures | "Write" >> self._write
+        return failures | "Into files" >> self._write

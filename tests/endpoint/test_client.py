@@ -154,6 +154,29 @@ def test_submit_returns_at_once_while_the_window_has_room_and_blocks_when_it_is_
     assert transport.timeouts_s == {7.0}
 
 
+def test_waits_for_a_place_in_flight_are_added_up_and_latencies_told_once() -> None:
+    transport, outcomes, now = HeldTransport(), Outcomes(), [0.0]
+    client = Client(settings(1), transport=transport, rate=LocalRate(), clock=lambda: now[0])
+    with client:
+        client.submit([clip(0)], outcomes.taker(0))
+        transport.wait_for(1)
+        assert client.stats().waited_s == 0
+        second = in_thread(lambda: client.submit([clip(1)], outcomes.taker(1)))
+        second.join(0.1)
+        assert second.is_alive()
+        now[0] = 2.5
+        transport.reply()
+        second.join(PATIENCE_S)
+        assert client.stats().waited_s == 2.5
+        assert client.take_latencies_ms() == [2500]
+        transport.wait_for(1)
+        now[0] = 2.75
+        transport.reply(Reply(grpc.StatusCode.INVALID_ARGUMENT))
+        outcomes.wait_for(2)
+        assert client.take_latencies_ms() == [250]
+        assert client.take_latencies_ms() == []
+
+
 def test_samples_are_let_go_when_their_request_is_out_and_still_sent_again_and_split() -> None:
     transport, outcomes = HeldTransport(), Outcomes()
     with client_of(transport) as client:

@@ -128,10 +128,10 @@ def test_a_wrong_staging_location(location: str, said: str, tmp_path: Path, caps
 
 def test_a_limit_that_workers_elsewhere_would_each_use_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     elsewhere = {"input": "gs://bucket/in", "output": "gs://bucket/out/r", "endpoint": REMOTE}
-    given = whole(tmp_path, **elsewhere, max_requests_per_minute="600", runner="DataflowRunner")
+    given = whole(tmp_path, **elsewhere, max_requests_per_minute="600", runner="FlinkRunner")
     message = refused(capsys, given)
     assert "--max_requests_per_minute is 600" in message
-    assert "DataflowRunner" in message
+    assert "FlinkRunner" in message
 
 
 def test_uris_to_the_local_endpoint_need_a_storage_server(

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from rows.bucket_lease import JOB_APPEARS_WITHIN_S
 from rows.lease import BucketLease, Holder, LeaseError, LeaseTaken, holding, remove_lease
+from rows.lease_holder import AskJob, Job, JobState, JobUnclear, from_json, to_json
 from tests.audio.gcs import StorageServer
 
 _HOLD = """
@@ -192,3 +194,115 @@ def test_a_holder_is_gone_after_a_restart_of_its_machine() -> None:
     assert alive._replace(boot="another").is_gone()
     assert not far_away("run").is_gone(), "nobody knows"
     assert json.loads(json.dumps(alive._asdict()))["process"] == os.getpid()
+
+
+JOB = Job("study-1", "us-west1", "hear-daily")
+CREATED = JOB._replace(id="2026-01-01_00_00_00-123")
+
+
+def test_a_lease_is_read_as_it_was_written() -> None:
+    for holder in (far_away("run"), far_away("run")._replace(job=JOB), far_away("run")._replace(job=CREATED)):
+        assert from_json(to_json(holder)) == holder
+    # As the version before wrote it.
+    assert from_json(b'{"run_id": "run", "host": "h", "process": 1, "boot": "", "started": "t"}') == Holder(
+        "run", "h", 1, "", "t"
+    )
+
+
+class Jobs:
+    """Says what became of jobs."""
+
+    def __init__(self, state: JobState | JobUnclear) -> None:
+        self.state = state
+        self.asked: list[Job] = []
+
+    def __call__(self, job: Job, handed_over_s: float) -> JobState:
+        self.asked.append(job)
+        if isinstance(self.state, JobUnclear):
+            raise self.state
+        return self.state
+
+
+def handed_over(checkpoint: str, *jobs: Job) -> None:
+    """What a launcher leaves that has submitted a job and ended."""
+    first = lease(checkpoint, "first", Clock(), [])
+    first.acquire()
+    for job in jobs:
+        first.hand_over(job)
+    assert first.is_handed_over
+    first.release()
+
+
+def next_run(checkpoint: str, ask: AskJob, after_s: float = 0.0, run_id: str = "second") -> BucketLease:
+    clock = Clock()
+    clock.now += after_s
+    return BucketLease(checkpoint, far_away(run_id), never, ask, renew_s=1e6, clock=clock)
+
+
+@pytest.mark.parametrize("after_s", [0.0, 1e6])
+def test_a_job_that_is_at_work_has_the_lease_however_long(in_bucket: str, after_s: float) -> None:
+    handed_over(in_bucket, JOB, CREATED)
+    jobs = Jobs("active")
+    with pytest.raises(LeaseTaken) as refused:
+        next_run(in_bucket, jobs, after_s).acquire()
+    assert jobs.asked == [CREATED]
+    said = str(refused.value)
+    assert "run first (job hear-daily (2026-01-01_00_00_00-123) on Dataflow, project study-1, us-west1, since" in said
+    assert "https://console.cloud.google.com/dataflow/jobs/us-west1/2026-01-01_00_00_00-123?project=study-1" in said
+
+
+def test_a_job_that_has_ended_has_it_no_more(in_bucket: str) -> None:
+    handed_over(in_bucket, JOB)
+    second = next_run(in_bucket, Jobs("ended"))
+    second.acquire()
+    with pytest.raises(LeaseTaken, match=r"run second \(process"):
+        next_run(in_bucket, Jobs("ended"), run_id="third").acquire()
+    second.release()
+
+
+def test_a_job_may_appear_some_minutes_after_its_launcher_has_ended(in_bucket: str) -> None:
+    handed_over(in_bucket, JOB)
+    with pytest.raises(LeaseTaken, match=r"its lease ends in (29\d|30\d) s; https://\S+/jobs\?project=study-1"):
+        next_run(in_bucket, Jobs("absent"), JOB_APPEARS_WITHIN_S / 2).acquire()
+    third = next_run(in_bucket, Jobs("absent"), JOB_APPEARS_WITHIN_S + 1)
+    third.acquire()
+    third.release()
+
+
+def test_a_job_of_which_nobody_can_tell_counts_as_being_at_work(in_bucket: str) -> None:
+    handed_over(in_bucket, JOB)
+    ask = Jobs(JobUnclear("HTTP 403"))
+    with pytest.raises(LeaseTaken, match=r"could not be asked \(HTTP 403\).*Dataflow Viewer.*lease\.json"):
+        next_run(in_bucket, ask, 1e6).acquire()
+
+
+def test_a_lease_that_is_taken_back_is_renewed_and_released_as_before(in_bucket: str) -> None:
+    first = lease(in_bucket, "first", Clock(), [])
+    first.acquire()
+    first.hand_over(JOB)
+    first.take_back()
+    assert not first.is_handed_over
+    with pytest.raises(LeaseTaken, match=r"run first \(process 1 on another-host"):
+        next_run(in_bucket, Jobs("ended")).acquire()
+    first.release()
+    second = next_run(in_bucket, Jobs("active"))
+    second.acquire()
+    second.release()
+
+
+def test_a_lease_that_another_run_took_is_neither_handed_over_nor_taken_back(in_bucket: str) -> None:
+    first, clock = lease(in_bucket, "first", Clock(), []), Clock()
+    first.acquire()
+    clock.now += 1000
+    second = lease(in_bucket, "second", clock, [])
+    second.acquire()
+    with pytest.raises(LeaseTaken, match="run second "):
+        first.hand_over(JOB)
+    assert not first.is_handed_over
+    first.release()
+    second.hand_over(JOB)
+    third = next_run(in_bucket, Jobs("ended"), run_id="third")
+    third.acquire()
+    with pytest.raises(LeaseTaken, match="run third "):
+        second.take_back()
+    third.release()

@@ -90,13 +90,50 @@ def test_packets_become_receipts_for_stored_rows(
     local: LocalEndpoint, recordings: list[Recording], tmp_path: Path
 ) -> None:
     metrics = run(settings(local, tmp_path), recordings)
+    assert metrics.pop("decode_ms") > 0
+    assert 8 * 11 * 32000 <= metrics.pop("sent_bytes") < 1.01 * 8 * 11 * 32000
     assert {name: count for name, count in metrics.items() if count} == {"recordings": 3, "embedded": 8, "requests": 2}
-    assert {"failed", "retries", "throttled_ms", "staged", "clipped_samples"} <= metrics.keys()
+    assert {
+        "failed",
+        "skipped",
+        "retries",
+        "rejections",
+        "waiting_ms",
+        "throttled_ms",
+        "fetched_bytes",
+    } <= metrics.keys()
+    assert {"staged", "clipped_samples"} <= metrics.keys()
     assert {path.parent.name for path in tmp_path.rglob("*.rows")} == {
         packet(*recordings[:2]).packet_id,
         packet(*recordings[2:]).packet_id,
     }
     assert not threads("checkpoint-writer")
+
+
+def test_requests_are_timed_and_retries_counted_by_their_code(recordings: list[Recording], tmp_path: Path) -> None:
+    with start_local_endpoint(20, options=["--faults=503=0.5,seed=2"]) as faulty:
+        of = settings(faulty, tmp_path)
+        of = replace(of, endpoint=replace(of.endpoint, max_in_flight=1, clips_per_request=1, max_attempts=9))
+        pipeline = beam.Pipeline(runner=FnApiRunner())
+        embedded = pipeline | beam.Create([packet(recordings[2])]) | EmbedPackets(of)
+
+        def are_counts(actual: list[dict[str, int]]) -> None:
+            assert {
+                name for counts in actual for name in counts if "_BYTES" in name.upper() or "WAITING" in name
+            } == set()
+            assert sum(counts.get("retries/UNAVAILABLE", 0) for counts in actual) > 0
+
+        assert_that(embedded[COUNTS], are_counts)
+        found = pipeline.run().metrics().query(MetricsFilter().with_namespace("embed"))
+        release_shared()
+    counters = {metric.key.metric.name: metric.committed for metric in found["counters"]}
+    (latency,) = (metric.committed for metric in found["distributions"] if metric.key.metric.name == "latency_ms")
+    assert counters["embedded"] == 2
+    assert counters["retries"] == counters["retries_UNAVAILABLE"] > 0
+    assert counters["requests"] == latency.count == 2 + counters["retries"]
+    assert latency.max >= 20
+    # One at a time: the second clip waits for the answer to the first, which does not come in less than 20 ms.
+    assert counters["waiting_ms"] >= 20
 
 
 def test_time_in_which_a_limit_held_requests_back_is_counted_and_signalled(

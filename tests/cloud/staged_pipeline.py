@@ -1,0 +1,40 @@
+"""Runs a pipeline.pb that was staged for Dataflow, in this process: what workers do, with the packages that are installed here.
+
+    python staged_pipeline.py PIPELINE_PB
+
+A module of its own that imports nothing of this project, nor anything from the folder it is in.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.portability import python_urns
+from apache_beam.portability.api import beam_runner_api_pb2
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+from apache_beam.runners.runner import PipelineState
+
+
+def main(path: str) -> None:
+    """Runs it; prints its counters, and where this project's modules came from, as JSON."""
+    proto = beam_runner_api_pb2.Pipeline.FromString(Path(path).read_bytes())
+    for environment in proto.components.environments.values():
+        environment.urn = python_urns.EMBEDDED_PYTHON
+        environment.payload = b""
+        del environment.dependencies[:]
+    result = FnApiRunner().run_via_runner_api(proto, PipelineOptions([]))
+    assert result.wait_until_finish() == PipelineState.DONE
+    counters = {
+        f"{metric.key.metric.namespace}/{metric.key.metric.name}": metric.committed
+        for metric in result.metrics().query()["counters"]
+    }
+    ours = ("pipeline", "transforms", "audio", "endpoint", "rows", "emulator")
+    modules = {name: str(sys.modules[name].__file__) for name in ours if name in sys.modules}
+    print(json.dumps({"counters": counters, "modules": modules}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
