@@ -95,7 +95,11 @@ PARAMETERS: Final[dict[str, Parameter]] = {
         _PREFIX,
         help="What the output files' names begin with, such as gs://bucket/study/run.",
     ),
-    "output_table": Parameter("Output table", "BIGQUERY_TABLE", r"[^ ]+[:.][A-Za-z0-9_]+\.[^.: ]+"),
+    "output_table": Parameter(
+        "Output table",
+        "BIGQUERY_TABLE",
+        r"([a-z0-9.-]+:)?[a-z][a-z0-9-]*[a-z0-9][:.][A-Za-z0-9_]+\.[A-Za-z0-9_-]+",
+    ),
     "output_format": Parameter("Format of the output files", choices=get_args(OutputFormat)),
     "checkpoint": Parameter("Checkpoint", "GCS_WRITE_FOLDER", _PREFIX + "/?"),
     "retry_failed": Parameter("Retry what failed"),

@@ -1,5 +1,6 @@
 """The entry point, given what the launcher gives it: what is missing or wrong is one line in the launch's log, and status 2."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from tests.templates.launcher import LAUNCH, PARAMETERS, arguments, start_entry_
 ERROR = "python -m pipeline: error: "
 
 
-def refused(capsys: pytest.CaptureFixture[str], parameters: dict[str, str]) -> str:
+def refused(
+    capsys: pytest.CaptureFixture[str], parameters: Mapping[str, str], launch: Mapping[str, str] = LAUNCH
+) -> str:
     """The one line with which these parameters are refused."""
-    status = main(arguments(parameters))
+    status = main(arguments(parameters, launch))
     out, err = capsys.readouterr()
     assert (status, out) == (WRONG_USAGE, "")
     assert err.startswith(ERROR)
@@ -21,7 +24,7 @@ def refused(capsys: pytest.CaptureFixture[str], parameters: dict[str, str]) -> s
     return err.removeprefix(ERROR)
 
 
-@pytest.mark.parametrize("name", ["endpoint", "input", "output"])
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_a_parameter_that_is_missing_is_named(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     message = refused(capsys, {option: value for option, value in PARAMETERS.items() if option != name})
     assert message.startswith(f"--{name} ")
@@ -46,12 +49,22 @@ def test_a_parameter_that_is_missing_is_named(name: str, capsys: pytest.CaptureF
         ("overwrite", ""),
         ("send", "batch"),
         ("keep_staged", "true"),
+        ("sdk_container_image", "us-west1-docker.pkg.dev/project-1/hear/pipeline:v1"),
+        ("sdk_container_image", ""),
+        ("max_requests", "10"),
+        ("delete_checkpoint", "true"),
         ("inptu", "gs://bucket/coughs"),
     ],
 )
 def test_a_parameter_that_is_wrong_is_named(name: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     parameters = {**PARAMETERS, name: value}
     assert f"--{name}" in refused(capsys, parameters)
+
+
+@pytest.mark.parametrize("name", ["project", "region", "service_account_email", "temp_location"])
+def test_what_the_launch_itself_lacks_is_named(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    launch = {option: value for option, value in LAUNCH.items() if option != name}
+    assert refused(capsys, PARAMETERS, launch).startswith(f"--{name} is missing")
 
 
 def test_the_entry_point_runs_from_its_folder_alone(tmp_path: Path) -> None:

@@ -146,6 +146,14 @@ SAMPLES: list[tuple[str, list[str], list[str]]] = [
     ("endpoint_service_account", ["a@p.iam.gserviceaccount.com"], ["a", "serviceAccount:a@b.c", ""]),
     ("bucket_service_account", ["a@p.iam.gserviceaccount.com"], ["a@b", ""]),
 ]
+if any(action.dest == "output_table" for action in make_parser()._actions):
+    SAMPLES.append(
+        (
+            "output_table",
+            ["my-project:hear.coughs", "my-project.hear.coughs-1", "example.com:project:Data_1.T"],
+            ["hear.coughs", "my-project:hear", "my-project:hear.coughs$2026", "my-project:he-ar.coughs", ""],
+        )
+    )
 
 
 @pytest.mark.parametrize(("name", "good", "bad"), SAMPLES, ids=[name for name, _, _ in SAMPLES])
@@ -174,6 +182,7 @@ def test_patterns_keep_to_what_all_dialects_have(patterns: dict[str, str]) -> No
         outside_brackets = re.sub(r"\[[^]]+\]", "x", pattern)
         assert not re.search(r"\(\?|\\[A-Za-z]|[*+?}][?+]", outside_brackets), pattern
         assert not re.search(r"\[[^]]*[\\[]", pattern), pattern
+        assert all(int(most) <= 1000 for most in re.findall(r"\{[0-9]+,([0-9]+)\}", pattern)), pattern  # RE2
 
 
 @pytest.mark.parametrize(
