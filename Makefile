@@ -2,6 +2,7 @@
 # make run    INPUT=... OUTPUT=... [ARGS=...]: embeds recordings of yours on a local endpoint
 # make test   installs what is needed and runs the tests
 # make test-tensorflow   reads the TFRecord output back with TensorFlow, in an environment of its own
+# make template-metadata   writes templates/metadata.json anew, from the command's options
 # make lint, make format, make bench, make bench-full, make lock, make clean
 
 PYTHON ?= python3.11
@@ -14,7 +15,7 @@ UV_VERSION := 0.13.9
 OUTPUT ?= out/run
 ARGS ?=
 
-.PHONY: demo run test test-tensorflow lint format bench bench-full lock clean
+.PHONY: demo run test test-tensorflow template-metadata lint format bench bench-full lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m emulator.recordings out/demo/recordings
@@ -29,6 +30,10 @@ test: $(VENV)/.installed-dev
 
 test-tensorflow: $(VENV)/.installed-dev $(TENSORFLOW_VENV)/.installed
 	TENSORFLOW_PYTHON=$(TENSORFLOW_VENV)/bin/python $(BIN)/python -m pytest tests/tensorflow $(ARGS)
+
+template-metadata: $(VENV)/.installed
+	$(BIN)/python -m pipeline.template > templates/metadata.json.new
+	mv templates/metadata.json.new templates/metadata.json
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

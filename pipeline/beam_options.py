@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions, _BeamArgumentParser
 
 from pipeline.usage import PROGRAM, UsageError
+from pipeline.values import truth
 
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
 REMOTE_RUNNERS = ("DataflowRunner", "FlinkRunner", "PortableRunner", "PrismRunner", "SparkRunner")
@@ -27,11 +29,12 @@ def parse_beam_flags(flags: Sequence[str], *, local_endpoint: bool) -> PipelineO
     parser = _StrictParser(allow_abbrev=False)
     for group in {str(group): group for group in PipelineOptions.__subclasses__()}.values():
         group._add_argparse_args(parser)
+    flags = list(_as_switches(parser, flags))
     with contextlib.redirect_stderr(io.StringIO()):
-        _, unknown = parser.parse_known_args(list(flags))
+        _, unknown = parser.parse_known_args(flags)
     if unknown:
         raise UsageError(f"unknown option {unknown[0]!r}: see {PROGRAM} --help, and Apache Beam's options")
-    options = PipelineOptions(list(flags))
+    options = PipelineOptions(flags)
     standard = options.view_as(StandardOptions)
     runner = standard.runner or LOCAL_RUNNERS[0]
     if runner not in (*LOCAL_RUNNERS, *REMOTE_RUNNERS):
@@ -47,3 +50,23 @@ def parse_beam_flags(flags: Sequence[str], *, local_endpoint: bool) -> PipelineO
         raise UsageError(f"--direct_num_workers is {direct.direct_num_workers}: expected 0 (one for each core) or more")
     standard.runner = runner
     return options
+
+
+def _as_switches(parser: argparse.ArgumentParser, flags: Sequence[str]) -> Iterator[str]:
+    """`--switch=true` as Beam knows it, `--switch`, and without `--switch=false`: a template's parameters have values."""
+    switches = {
+        name
+        for action in parser._actions
+        if isinstance(action, (argparse._StoreTrueAction, argparse._StoreFalseAction))
+        for name in action.option_strings
+    }
+    for flag in flags:
+        name, given, value = flag.partition("=")
+        if not given or name not in switches:
+            yield flag
+            continue
+        try:
+            if truth(value):
+                yield name
+        except argparse.ArgumentTypeError as error:
+            raise UsageError(f"{name}: {error}") from None

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import math
-import re
-from collections.abc import Callable
 from typing import NoReturn
 
 from endpoint.settings import MAX_REQUEST_BYTES
 from pipeline.usage import PROGRAM, UsageError
+from pipeline.values import ACCOUNT, FRACTION, NUMBER, RATE, SECONDS, SWITCH, whole_number
 
-_LONGEST_TIMEOUT_S = 3600
-_MOST_REQUESTS_PER_MINUTE = 1_000_000
 _MOST_DECODERS = 64
 _MOST_IN_FLIGHT = 1024
 """Each takes some 3 MB of memory."""
@@ -21,56 +17,6 @@ _MOST_IN_FLIGHT = 1024
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(message.removeprefix("argument "))
-
-
-def _whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"[0-9]+", text) or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
-        if most is not None and int(text) > most:
-            raise argparse.ArgumentTypeError(f"{text!r} is more than {most}")
-        return int(text)
-
-    return parse
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = _number(text)
-    if not 0 < value <= _LONGEST_TIMEOUT_S:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0, {_LONGEST_TIMEOUT_S} at most")
-    return value
-
-
-def _fraction(text: str) -> float:
-    value = _number(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return value
-
-
-def _rate(text: str) -> float:
-    value = _number(text)
-    if not 1 <= value <= _MOST_REQUESTS_PER_MINUTE:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of requests from 1 to {_MOST_REQUESTS_PER_MINUTE}")
-    return value
-
-
-def _account(text: str) -> str:
-    if not re.fullmatch(r"[^@\s/]+@[^@\s/]+\.[^@\s/]+", text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a service account: expected NAME@PROJECT.iam.gserviceaccount.com"
-        )
-    return text
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -110,14 +56,14 @@ def make_parser() -> argparse.ArgumentParser:
         help="builds the URIs from the manifest's columns instead, for example 'gs://bucket/{uuid}.webm'",
     )
     what.add_argument(
-        "--limit", type=_whole_number(1), metavar="N", help="only the first N recordings, in the order of their URIs"
+        "--limit", type=whole_number(1), metavar="N", help="only the first N recordings, in the order of their URIs"
     )
 
     clips = parser.add_argument_group("clips")
     clips.add_argument("--channel", default="mean", help="mean, each, or a channel's number from 0 (default: mean)")
     clips.add_argument(
         "--hop_s",
-        type=_number,
+        type=NUMBER,
         default=2.0,
         metavar="S",
         help="seconds from one clip's start to the next (default: 2.0)",
@@ -129,13 +75,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     clips.add_argument(
         "--min_audio_s",
-        type=_number,
+        type=NUMBER,
         default=0.5,
         metavar="S",
         help="a padded last clip with less audio is skipped (default: 0.5)",
     )
     clips.add_argument(
-        "--min_rms_dbfs", type=_number, metavar="DB", help="clips that are quieter are skipped (default: none)"
+        "--min_rms_dbfs", type=NUMBER, metavar="DB", help="clips that are quieter are skipped (default: none)"
     )
 
     clips.add_argument(
@@ -148,21 +94,21 @@ def make_parser() -> argparse.ArgumentParser:
     decoding = parser.add_argument_group("decoding")
     decoding.add_argument(
         "--decoder_processes",
-        type=_whole_number(0, _MOST_DECODERS),
+        type=whole_number(0, _MOST_DECODERS),
         metavar="N",
         help="child processes that decode, for each process of the runner; 0: no child processes, so that a file that crashes its "
         "decoder ends the run (default: one less than there are processor cores, on Dataflow those of a worker, 1 to 4)",
     )
     decoding.add_argument(
         "--decoder_timeout_s",
-        type=_seconds,
+        type=SECONDS,
         default=60.0,
         metavar="S",
         help="a file whose decoder makes no progress for so long has failed (default: 60)",
     )
     decoding.add_argument(
         "--decoder_memory_mb",
-        type=_whole_number(64),
+        type=whole_number(64),
         default=1024,
         metavar="N",
         help="a file whose decoder takes up more memory has failed (default: 1024)",
@@ -199,42 +145,42 @@ def make_parser() -> argparse.ArgumentParser:
     )
     where.add_argument(
         "--clips_per_request",
-        type=_whole_number(1),
+        type=whole_number(1),
         metavar="N",
         help="at most (default: what the endpoint takes: 4, 640 URIs, or for audio to Model Garden what fits)",
     )
     where.add_argument(
         "--max_request_bytes",
-        type=_whole_number(MAX_REQUEST_BYTES, 10_000_000),
+        type=whole_number(MAX_REQUEST_BYTES, 10_000_000),
         default=MAX_REQUEST_BYTES,
         metavar="N",
         help="up to 10000000 for dedicated endpoints (default: 1500000)",
     )
     where.add_argument(
         "--max_requests_per_minute",
-        type=_rate,
+        type=RATE,
         metavar="N",
         help="of all processes on this machine or all workers on Dataflow together, retries included (default: as the endpoint lets "
         "through)",
     )
     where.add_argument(
         "--max_requests",
-        type=_whole_number(1),
+        type=whole_number(1),
         metavar="N",
         help="end this run after N requests, the probe's and retries included; the same command goes on with what is left. The "
         "service's operators watch the daily volume (default: no limit)",
     )
     where.add_argument(
         "--requests_in_flight",
-        type=_whole_number(1, _MOST_IN_FLIGHT),
+        type=whole_number(1, _MOST_IN_FLIGHT),
         default=32,
         metavar="N",
         help="at most, in each process (default: 32)",
     )
-    where.add_argument("--timeout_s", type=_seconds, default=60.0, metavar="S", help="of one request (default: 60)")
+    where.add_argument("--timeout_s", type=SECONDS, default=60.0, metavar="S", help="of one request (default: 60)")
     where.add_argument(
         "--max_attempts",
-        type=_whole_number(1),
+        type=whole_number(1),
         default=8,
         metavar="N",
         help="attempts in a row until the clips of a request count as failed (default: 8)",
@@ -242,13 +188,13 @@ def make_parser() -> argparse.ArgumentParser:
 
     where.add_argument(
         "--no_probe",
-        action="store_true",
+        **SWITCH,
         help="don't check the endpoint with two requests before the run (the second shows whether clips of a request "
         "influence each other)",
     )
     where.add_argument(
         "--endpoint_service_account",
-        type=_account,
+        type=ACCOUNT,
         metavar="EMAIL",
         help="call the endpoint as this service account (default: as the application default credentials)",
     )
@@ -260,17 +206,17 @@ def make_parser() -> argparse.ArgumentParser:
         help="where clips are put as 16-bit WAV until they are answered (required); recordings on Cloud Storage that are "
         "such clips already are sent as they are. On Dataflow the job's packages are put there, too",
     )
-    uris.add_argument("--keep_staged", action="store_true", help="don't delete staged clips")
+    uris.add_argument("--keep_staged", **SWITCH, help="don't delete staged clips")
     uris.add_argument(
         "--bucket_service_account",
-        type=_account,
+        type=ACCOUNT,
         metavar="EMAIL",
         help="the service reads objects with tokens of this service account (default: the application default "
         "credentials')",
     )
     uris.add_argument(
         "--full_scope_tokens",
-        action="store_true",
+        **SWITCH,
         help="don't restrict these tokens to reading the bucket: whoever holds one can do all that the account can",
     )
 
@@ -282,19 +228,13 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where rows are kept as they arrive, so that the next run sends only what is missing (default: PREFIX-checkpoint)",
     )
-    output.add_argument(
-        "--retry_failed", action="store_true", help="send again what failed for good in earlier runs, too"
-    )
-    output.add_argument(
-        "--fresh_checkpoint", action="store_true", help="drop what the checkpoint holds, and start over"
-    )
-    output.add_argument(
-        "--delete_checkpoint", action="store_true", help="remove the checkpoint once all is done and written"
-    )
-    output.add_argument("--overwrite", action="store_true", help="replace output files that are there already")
+    output.add_argument("--retry_failed", **SWITCH, help="send again what failed for good in earlier runs, too")
+    output.add_argument("--fresh_checkpoint", **SWITCH, help="drop what the checkpoint holds, and start over")
+    output.add_argument("--delete_checkpoint", **SWITCH, help="remove the checkpoint once all is done and written")
+    output.add_argument("--overwrite", **SWITCH, help="replace output files that are there already")
     output.add_argument(
         "--max_failure_fraction",
-        type=_fraction,
+        type=FRACTION,
         default=1.0,
         metavar="F",
         help="exit with status 1 if a larger share of the recordings has a failure (default: 1.0)",

@@ -23,6 +23,7 @@ from pipeline.endpoints import resolve
 from pipeline.flags import make_parser
 from pipeline.settings import RunSettings
 from pipeline.usage import UsageError
+from pipeline.values import MODEL_ID
 from pipeline.worker_pool import WorkerPool
 from transforms.staging import StagingArea
 
@@ -67,7 +68,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     for option in ("checkpoint", "endpoint_host", "model_id"):
         if getattr(given, option) == "":
             raise UsageError(f"--{option} is empty: leave it out for its default")
-    if given.model_id is not None and not re.fullmatch(r"[A-Za-z0-9._:/@+-]{1,200}", given.model_id):
+    if given.model_id is not None and not re.fullmatch(MODEL_ID, given.model_id):
         raise UsageError(f"--model_id is {given.model_id!r}: expected letters, digits and . _ : / @ + -, 200 at most")
     if given.output_format not in ("tfrecord", "parquet"):
         raise UsageError(f"--output_format is {given.output_format!r}: expected tfrecord or parquet")
@@ -156,12 +157,11 @@ def _check_what(given: argparse.Namespace) -> None:
 def _manifest(given: argparse.Namespace) -> ManifestSettings | None:
     if given.manifest is None:
         return None
-    return ManifestSettings(
-        path=_checked_input(given.manifest, "--manifest"),
-        uri_column=given.uri_column,
-        uri_template=given.uri_template,
-        channel=given.channel,
-    )
+    path = _checked_input(given.manifest, "--manifest")
+    try:
+        return ManifestSettings(path, given.uri_column, given.uri_template, given.channel)
+    except ValueError as error:  # its fields are named as the options are
+        raise UsageError(f"--{error}") from None
 
 
 def _check_sending(given: argparse.Namespace, *, on_dataflow: bool) -> None:
@@ -194,7 +194,7 @@ def _check_sending(given: argparse.Namespace, *, on_dataflow: bool) -> None:
     for option in ("staging_location", "keep_staged", "bucket_service_account", "full_scope_tokens"):
         if option == "staging_location" and on_dataflow:
             continue  # the job's own files go there
-        if getattr(given, option):
+        if getattr(given, option) not in (None, False):
             raise UsageError(f"--{option} is given, but has a meaning only with --send uris")
 
 

@@ -48,6 +48,9 @@ def test_beams_options_are_all_there() -> None:
         (["--runner=SwitchingDirectRunner"], "expected one of DirectRunner, FnApiRunner"),
         (["--direct_num_workers=-1"], "--direct_num_workers is -1"),
         (["--streaming"], "--streaming"),
+        (["--streaming=true"], "--streaming"),
+        (["--no_use_public_ips=yes"], "--no_use_public_ips: 'yes' is neither true nor false"),
+        (["--no_use_public_ips="], "--no_use_public_ips: '' is neither true nor false"),
     ],
 )
 def test_what_beam_would_drop_or_trip_over_is_refused(
@@ -57,3 +60,23 @@ def test_what_beam_would_drop_or_trip_over_is_refused(
         parse_beam_flags(flags, local_endpoint=True)
     assert said in str(refused.value)
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("flag", "public"),
+    [
+        ("--no_use_public_ips", False),
+        ("--no_use_public_ips=true", False),
+        ("--no_use_public_ips=false", None),
+        ("--use_public_ips=true", True),
+    ],
+)
+def test_beams_switches_take_values_too(flag: str, public: bool | None) -> None:
+    options = parse_beam_flags(["--runner=DataflowRunner", flag], local_endpoint=False)
+    assert options.view_as(WorkerOptions).use_public_ips is public
+
+
+def test_a_switch_does_not_eat_what_follows() -> None:
+    options = parse_beam_flags(["--streaming=false", "--project=p=true"], local_endpoint=True)
+    assert not options.view_as(StandardOptions).streaming
+    assert options.view_as(GoogleCloudOptions).project == "p=true"

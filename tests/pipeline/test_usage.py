@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.command import WRONG_USAGE, main
+from pipeline.flags import make_parser
 from tests.pipeline.commands import whole
 
 
@@ -100,6 +101,14 @@ def test_a_wrong_value(
     message = refused(capsys, whole(tmp_path, **{option: value}))
     for part in said:
         assert part in message
+
+
+@pytest.mark.parametrize("option", sorted(action.dest for action in make_parser()._actions if action.nargs != 0))
+def test_an_empty_value_is_no_way_to_leave_an_option_out(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    also = {"manifest": str(tmp_path / "m.csv"), "input": None} if option in ("uri_column", "uri_template") else {}
+    assert f"--{option}" in refused(capsys, whole(tmp_path, **{**also, option: ""}))
 
 
 @pytest.mark.parametrize(
