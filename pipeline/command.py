@@ -21,7 +21,6 @@ from pipeline.launch import RunFailed, launch, running_endpoint
 from pipeline.options import parse
 from pipeline.outputs import (
     absolute,
-    check_storage,
     make_folders,
     remove_replaced,
     remove_unfinished,
@@ -29,6 +28,7 @@ from pipeline.outputs import (
 )
 from pipeline.planned import plan
 from pipeline.preflight import check, check_credentials, nothing_left_staged, staged_in
+from pipeline.reach import check_readable, explained, prove_writable
 from pipeline.report import print_summary, shortfall
 from pipeline.resuming import alone_on_checkpoint, find_earlier, take_over
 from pipeline.settings import RunSettings
@@ -38,11 +38,11 @@ from pipeline.versions import versions
 from rows.generations import note_run, remove_all
 from rows.lease import LeaseError, remove_lease
 from rows.store import StoreError, open_store
-from transforms.files import WriteError, read_whole
+from transforms.files import FileError, read_whole
 from transforms.staging import StagingError
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
-_FAILURES = (EndpointError, LeaseError, ListingError, ManifestError, RunFailed, StagingError, StoreError, WriteError)
+_FAILURES = (EndpointError, FileError, LeaseError, ListingError, ManifestError, RunFailed, StagingError, StoreError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,12 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parse(sys.argv[1:] if argv is None else argv)
         run = arguments.run
         _check_inputs(run)
-        check_storage(run)
+        check_readable(run)
         existing = replaced_outputs(run, find_earlier(run).runs)
         if arguments.plan:
             print(json.dumps(plan(run), indent=2, ensure_ascii=False))
             return DONE
         make_folders(run)
+        prove_writable(run)
         return _run(run, arguments.beam, existing)
     except UsageError as error:
         return _say(error, WRONG_USAGE)
@@ -84,6 +85,8 @@ def _check_inputs(run: RunSettings) -> None:
             nothing = all(isinstance(listed, Ignored) for listed in list_input(text))
         except PatternError as error:
             raise UsageError(f"--input is {text!r}: {error}") from None
+        except ListingError as error:
+            raise explained("input", text, error) from None
         if nothing:
             raise UsageError(
                 f"--input is {text!r}, which matches no recording: expected a file, a folder with audio files, or a glob "

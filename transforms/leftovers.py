@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from audio.fetch import storage_client, widen_pool
 from endpoint.items import ClipObject
-from transforms.staged_objects import RETRY_FOR_S, ClientFactory, StagingError, delete, staging_error
+from rows.objects import RETRY_FOR_S
+from transforms.staged_objects import ClientFactory, StagingError, delete, staging_error
 from transforms.staging_area import FOLDER, StagingArea, split_run_uri
 
 if TYPE_CHECKING:
