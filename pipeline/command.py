@@ -28,7 +28,7 @@ from pipeline.outputs import (
 )
 from pipeline.planned import plan
 from pipeline.preflight import check, check_credentials, nothing_left_staged, staged_in
-from pipeline.reach import check_readable, explained, prove_writable
+from pipeline.reach import check_readable, check_signed_in, explained, prove_writable
 from pipeline.report import print_summary, shortfall
 from pipeline.resuming import alone_on_checkpoint, find_earlier, take_over
 from pipeline.settings import RunSettings
@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
         run = arguments.run
+        check_signed_in(run)
         _check_inputs(run)
         check_readable(run)
         existing = replaced_outputs(run, find_earlier(run).runs)

@@ -31,9 +31,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[StorageS
 
 
 @pytest.fixture
-def server(
-    running: tuple[StorageServer, FaultProxy], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[StorageServer]:
+def server(running: tuple[StorageServer, FaultProxy], monkeypatch: pytest.MonkeyPatch) -> Iterator[StorageServer]:
     """The server, which this process's storage client reaches; retries begin at once."""
     yield from _reached(running[0].address, monkeypatch, running[0])
 
@@ -153,9 +151,7 @@ def test_another_shard_of_that_name_is_not_taken_for_the_one_that_is_missing(
 
 
 @pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE, 3 * PIECE + 1])
-def test_a_file_of_any_size_is_an_object_once_it_is_closed(
-    server: StorageServer, proxy: FaultProxy, size: int
-) -> None:
+def test_a_file_of_any_size_is_an_object_once_it_is_closed(server: StorageServer, proxy: FaultProxy, size: int) -> None:
     data = os.urandom(size)
     file = ObjectWriter(f"gs://bucket/written/{size}", PIECE)
     for start in range(0, size, 100_000):

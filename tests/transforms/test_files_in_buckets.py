@@ -58,7 +58,9 @@ def test_shards_get_their_names_and_nothing_else_is_left(
     server: StorageServer, reached: str, prefix: str, elements: list[str]
 ) -> None:
     bucket = reached.split("/")[2]
-    neighbours = {f"folder/{name}" for name in (f"{prefix}-recordings-0", ".a-other.lines/0", f"{prefix}-00000-of-00009.x")}
+    neighbours = {
+        f"folder/{name}" for name in (f"{prefix}-recordings-0", ".a-other.lines/0", f"{prefix}-00000-of-00009.x")
+    }
     for name in neighbours:
         server.upload(bucket, name, b"")
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
@@ -70,7 +72,9 @@ def test_shards_get_their_names_and_nothing_else_is_left(
     assert lines[-1] == "end"
 
 
-def test_naming_that_was_cut_off_half_way_ends_the_same_when_it_is_done_again(server: StorageServer, reached: str) -> None:
+def test_naming_that_was_cut_off_half_way_ends_the_same_when_it_is_done_again(
+    server: StorageServer, reached: str
+) -> None:
     prefix, bucket = f"{reached}/a", reached.split("/")[2]
     hidden = unfinished_folder(prefix, "run", ".lines")
     assert hidden == f"{reached}/.a-run.lines"
