@@ -219,7 +219,7 @@ def uploads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Uploads]:
 @pytest.mark.parametrize("how", ["refused", "kept half", "kept"])
 def test_pieces_whose_answers_are_lost_are_there_once(uploads: Uploads, lost: set[int], how: str) -> None:
     data = os.urandom(2 * PIECE + 5)
-    uploads.lost = {number: how for number in lost}
+    uploads.lost = dict.fromkeys(lost, how)
     shard("gs://bucket/pieces", data)
     assert uploads.objects == {"pieces": data}
     assert uploads.puts > 3
