@@ -73,8 +73,8 @@ class World:
         bucket, _, name = prefix.removeprefix("gs://").partition("/")
         for found in self.storage.names(bucket, f"{name}-"):
             to.mkdir(exist_ok=True)
-            (to / found.rpartition("/")[2]).write_bytes(self.storage.content(bucket, found)[0])
-        return to / name.rpartition("/")[2]
+            (to / f"r{found.removeprefix(name)}").write_bytes(self.storage.content(bucket, found)[0])
+        return to / "r"
 
     def left(self, bucket: str) -> set[str]:
         """What is in the bucket, without the folder of outputs."""
@@ -273,3 +273,75 @@ def test_a_run_that_is_killed_while_it_writes_its_tables_ends_the_same_when_it_i
     refused = clean.start(command)
     assert "--output 'gs://results/a study #1/r' exists" in refused.communicate(timeout=60)[1]
     assert refused.returncode == 2
+
+
+def test_objects_that_cannot_be_read_are_failures_of_their_recordings_and_the_run_goes_on(
+    clean: World, undisturbed: Path, tmp_path: Path
+) -> None:
+    names = ("changed", "forbidden", "gone", "kept", "large-changed", "mine", "pays")
+    small = (clean.folder / "in" / "synthetic-cough-01.wav").read_bytes()
+    large = (clean.folder / "in" / "large.wav").read_bytes()
+    for name in names:
+        clean.storage.upload("clinic", f"some/{name}.wav", large if name.startswith("large") else small)
+
+    def reading(name: str) -> str:
+        return f"GET /download/.*/some%2F{name}.wav"
+
+    def replace(name: str, data: bytes) -> Callable[[], str]:
+        return lambda: clean.storage.upload("clinic", f"some/{name}.wav", data)
+
+    faults = [
+        clean.proxy.inject(reading("changed"), call=replace("changed", small + b"\0\0")),
+        clean.proxy.inject(reading("forbidden"), status=403, times=-1),
+        clean.proxy.inject(reading("gone"), call=lambda: clean.storage.delete("clinic", "some/gone.wav")),
+        clean.proxy.inject(reading("large-changed"), after=True, call=replace("large-changed", large + b"\0\0")),
+        clean.proxy.inject("/some%2Fpays.wav", status=400, reason="required", times=-1),
+    ]
+    clean.succeed(clean.command("--input", "gs://clinic/some"))
+    assert all(fault.hits for fault in faults)
+    clean.proxy.clear()
+    found = clean.fetched(tmp_path / "found")
+    told = {row["recording_uri"].removeprefix("gs://clinic/some/").removesuffix(".wav"): row for row in failures(found)}
+    assert {name: (row["stage"], row["code"], row["retryable"]) for name, row in told.items()} == {
+        "changed": ("fetch", "changed_file", False),
+        "forbidden": ("fetch", "permission_denied", True),
+        "gone": ("fetch", "missing_file", False),
+        "large-changed": ("fetch", "changed_file", False),
+        "pays": ("fetch", "permission_denied", True),
+    }
+    assert "grant storage.objects.get on its bucket" in told["forbidden"]["message"]
+    assert "requester pays" in told["pays"]["message"]
+    assert "injected" not in str(told)
+    assert {row["status"] for row in recordings(found).values()} == {"embedded", "failed"}
+    assert summary_of(found)["recordings_by_status"]["embedded"] == 2
+    # What changed has another version now, and what was refused may be read: all are embedded but the one that is gone.
+    clean.succeed(clean.command("--input", "gs://clinic/some"))
+    found = clean.fetched(tmp_path / "again")
+    assert failures(found) == []
+    assert {row["status"] for row in recordings(found).values()} == {"embedded"}
+    assert len(recordings(found)) == len(names) - 1
+    for name in clean.storage.names("clinic", "some/"):
+        clean.storage.delete("clinic", name)
+
+
+def test_a_bucket_may_hold_recordings_tables_checkpoint_and_staged_clips(clean: World, tmp_path: Path) -> None:
+    wav = (clean.folder / "in" / "synthetic-cough-01.wav").read_bytes()
+    names = ("a b.wav", "кашель #1?&%20.wav", "sub/100%.wav", "sub/[x]*.wav")
+    for name in (*names, "hear-staged-20260101T000000Z-abcdef/0123.wav", "folder/"):
+        clean.storage.upload("results", name, wav if name.endswith(".wav") else b"")
+    prefix, checkpoint = "gs://results/out/кашель #1?%20[x]*", "gs://results/ck"
+    command = clean.command("--input", "gs://results", prefix=prefix, checkpoint=checkpoint)
+    command[command.index(STAGING)] = "gs://results"
+    tables: set[str] = set()
+    for time in range(2):
+        clean.succeed(command)
+        found = clean.fetched(tmp_path / str(time), prefix)
+        summary = summary_of(found)
+        assert set(recordings(found)) == {f"gs://results/{name}" for name in names}
+        assert set(summary["ignored"]) == tables, "neither checkpoint nor what is unfinished or staged"
+        tables = {f"{prefix}{path.name[1:]}" for path in found.parent.iterdir()}
+        assert summary["failures_by_stage"] == {}
+        assert all(name in clean.left("results") for name in names)
+        assert {name for name in clean.left("results") if "hear-staged" in name} == {
+            "hear-staged-20260101T000000Z-abcdef/0123.wav"
+        }
