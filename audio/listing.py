@@ -277,8 +277,10 @@ def bucket_error(error: Exception, uri: str, doing: str, right: str) -> ListingE
             return error
         case exceptions.NotFound():
             return BucketError(f"there is no bucket {bucket!r}: make it, or name another")
-        case exceptions.Forbidden() | exceptions.Unauthorized():
-            return BucketError(f"{doing} was refused (HTTP {int(error.code)}): grant {right} on the bucket {bucket!r}")
+        case exceptions.Forbidden():
+            return BucketError(f"{doing} was refused (HTTP 403): grant {right} on the bucket {bucket!r}")
+        case exceptions.Unauthorized():
+            return BucketError(f"the Google credentials were not accepted (HTTP 401): {LOGIN}")
         case GoogleAuthError() if not error.retryable:
             return BucketError(f"there are no usable Google credentials ({type(error).__name__}): {LOGIN}")
         case _ if is_bad_request(error):

@@ -59,8 +59,10 @@ def fetch_error(error: Exception, doing: str, right: str, remedy: str = "try aga
     match error:
         case exceptions.NotFound():
             return MissingFile("the object was listed, but is no longer there")
-        case exceptions.Forbidden() | exceptions.Unauthorized():
-            return AccessDenied(f"{doing} was refused (HTTP {int(error.code)}); grant {right}")
+        case exceptions.Forbidden():
+            return AccessDenied(f"{doing} was refused (HTTP 403); grant {right}")
+        case exceptions.Unauthorized():
+            return AccessDenied(f"the Google credentials were not accepted (HTTP 401); {LOGIN}")
         case DefaultCredentialsError():
             return AccessDenied(f"there are no usable Google credentials ({type(error).__name__}); {LOGIN}")
         case GoogleAuthError() if error.retryable:
