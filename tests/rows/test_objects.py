@@ -223,3 +223,15 @@ def test_pieces_whose_answers_are_lost_are_there_once(uploads: Uploads, lost: se
     shard("gs://bucket/pieces", data)
     assert uploads.objects == {"pieces": data}
     assert uploads.puts > 3
+
+
+def test_answers_that_do_not_come_are_waited_for_no_longer_than_is_allowed(
+    server: StorageServer, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "ANSWER_WITHIN_S", (1.0, 0.3))
+    late = [proxy.inject(match, delay_s=0.8) for match in (UPLOAD, REWRITE, "alt=media", DELETE)]
+    shard("gs://bucket/late/.hidden/abc", b"rows")
+    move("gs://bucket/late/.hidden/abc", "gs://bucket/late/name")
+    assert objects.read(blob_at("gs://bucket/late/name")) == b"rows"
+    assert [fault.hits for fault in late] == [1, 1, 1, 1]
+    assert server.names("bucket", "late/") == ["late/name"]
