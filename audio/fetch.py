@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from audio.errors import AccessDenied, ChangedFile, FetchError, MissingFile, NotARegularFile, StorageError
 from audio.ranged_file import RangedFile
 from audio.recording import Recording
+from audio.storage_errors import fetch_error, is_bad_request, why_not_as_it_is
 
 if TYPE_CHECKING:
     from google.cloud import storage
 
 _GS = "gs://"
+_READING = "reading the object"
+_READ_RIGHT = "storage.objects.get on its bucket"
 ONE_GET_BYTES = 8 << 20
 """Objects up to this size come in one request; larger ones are read piece by piece as they are decoded."""
 _FIRST_PIECE_BYTES = 256 << 10
@@ -24,6 +27,8 @@ _PIECE_BYTES = 8 << 20
 that are tried in finding one in FLAC), and four times as much with each further piece in a row, up to this."""
 _PIECE_GROWTH = 4
 _RETRY_FOR_S = 60.0
+ANSWER_WITHIN_S = (10.0, 60.0)
+"""How long Cloud Storage may take to be connected to, and between two bytes of an answer, in seconds."""
 _CONNECTIONS = 64
 """Kept open: as many as all threads of a process that fetch, and those that store rows, use at a time."""
 
@@ -90,6 +95,18 @@ def widen_pool(client: storage.Client, connections: int) -> None:
             adapters[scheme] = HTTPAdapter(pool_maxsize=connections)
 
 
+def retry_policy(retry_for_s: float, first_pause_s: float = 1.0) -> Any:
+    """How calls of Cloud Storage that may be repeated are: 408, 429, 5xx and broken connections, after pauses that double.
+
+    Args:
+      retry_for_s: how long, before RetryError is raised.
+      first_pause_s: the longest pause before the first retry; the longest of all are 16 seconds.
+    """
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    return DEFAULT_RETRY.with_timeout(retry_for_s).with_delay(initial=first_pause_s, maximum=16.0, multiplier=2.0)
+
+
 def _unchanged(request: Any) -> Any:
     return request
 
@@ -154,10 +171,7 @@ def _open_object(recording: Recording) -> BinaryIO:
     try:
         client = storage_client()
     except GoogleAuthError as error:
-        raise AccessDenied(
-            f"there are no usable Google credentials ({type(error).__name__}); "
-            "run: gcloud auth application-default login"
-        ) from None
+        raise fetch_error(error, _READING, _READ_RIGHT) from None
     generation = int(recording.version) if recording.version else None
     blob = client.bucket(bucket).blob(name, generation=generation)
     if recording.size_bytes > ONE_GET_BYTES:
@@ -195,8 +209,6 @@ class _Pieces(RangedFile):
 def _download(blob: storage.Blob, first: int | None, last: int | None) -> bytes:
     """Return bytes `first` to `last` (included; None: all) of the object as it is stored. Raises FetchError."""
     from google.api_core import exceptions
-    from google.auth.exceptions import GoogleAuthError
-    from google.cloud.storage.retry import DEFAULT_RETRY
 
     try:
         # In one piece: else the library reads 8 kB at a time, which costs threads beside each other more than the rest.
@@ -205,29 +217,13 @@ def _download(blob: storage.Blob, first: int | None, last: int | None) -> bytes:
             end=last,
             raw_download=True,
             single_shot_download=True,
-            retry=DEFAULT_RETRY.with_timeout(_RETRY_FOR_S),
+            timeout=ANSWER_WITHIN_S,
+            retry=retry_policy(_RETRY_FOR_S),
         )
     except exceptions.NotFound:
         raise _not_found(blob) from None
-    except (exceptions.Forbidden, exceptions.Unauthorized) as error:
-        raise AccessDenied(
-            f"the object may not be read (HTTP {error.code}); grant storage.objects.get on its bucket"
-        ) from None
-    except exceptions.GoogleAPICallError as error:
-        raise StorageError(f"reading the object failed (HTTP {error.code}); try again") from None
-    except exceptions.RetryError as error:
-        raise StorageError(
-            f"reading the object failed again and again (last: {type(error.cause).__name__}); try again later"
-        ) from None
-    except GoogleAuthError as error:
-        if error.retryable:
-            raise StorageError(f"Google's sign-in service failed ({type(error).__name__}); try again") from None
-        raise AccessDenied(
-            f"the Google credentials were not accepted ({type(error).__name__}); "
-            "run: gcloud auth application-default login"
-        ) from None
     except Exception as error:  # noqa: BLE001 - connections fail in many ways; their texts are not ours to show
-        raise StorageError(f"reading the object failed ({type(error).__name__}); try again") from None
+        raise (why_not_as_it_is(blob) if is_bad_request(error) else fetch_error(error, _READING, _READ_RIGHT)) from None
     return data
 
 

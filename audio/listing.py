@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, Final, NamedTuple
 
-from audio.fetch import local_version, storage_client
+from audio.fetch import ANSWER_WITHIN_S, local_version, retry_policy, storage_client
 from audio.recording import Recording
+from audio.storage_errors import LOGIN, is_bad_request, reason, requester_pays
 
 AUDIO_EXTENSIONS: Final = frozenset(
     """
@@ -22,6 +23,10 @@ AUDIO_EXTENSIONS: Final = frozenset(
 
 _GLOB_CHARACTERS: Final = re.compile(r"[*?\[]")
 _GS: Final = "gs://"
+_RETRY_FOR_S: Final = 60.0
+STAGING_FOLDER: Final = "hear-staged-"
+"""What the names of the folders begin with where runs stage clips on Cloud Storage: what is in them is no recording."""
+_STAGED: Final = re.compile(rf"(?<![^/]){STAGING_FOLDER}[^/]*/")
 
 
 class Ignored(NamedTuple):
@@ -42,6 +47,10 @@ class Unlisted(NamedTuple):
 
 class ListingError(Exception):
     """A place that cannot be listed at all; the message says which, and what to do."""
+
+
+class BucketError(ListingError):
+    """A bucket that is not there, or may not be listed."""
 
 
 class PatternError(ListingError):
@@ -230,40 +239,54 @@ def _printable(path: str) -> str:
 
 
 def _list_bucket(uri: str) -> Iterator[Listed]:
-    from google.api_core import exceptions
-    from google.auth.exceptions import GoogleAuthError
-
     bucket_name, _, name = uri.removeprefix(_GS).partition("/")
     if not bucket_name:
-        raise ListingError(f"{uri!r} names no bucket: expected gs://bucket/path")
+        raise BucketError(f"{uri!r} names no bucket: expected gs://bucket/path")
+    how = {"timeout": ANSWER_WITHIN_S, "retry": retry_policy(_RETRY_FOR_S)}
     try:
         bucket = storage_client().bucket(bucket_name)
-        if name and not name.endswith("/") and (blob := bucket.get_blob(name)) is not None:
+        if name and not name.endswith("/") and (blob := bucket.get_blob(name, **how)) is not None:
             yield _in_bucket(bucket_name, blob)
             return
         special = _GLOB_CHARACTERS.search(name)
         prefix = name[: special.start()] if special else (name.rstrip("/") + "/" if name else "")
         regex = _compile(name) if special else None
-        for blob in bucket.list_blobs(prefix=prefix, fields="items(name,size,generation),nextPageToken"):
-            if blob.name.endswith("/"):
-                continue  # a placeholder for a folder
+        for blob in bucket.list_blobs(prefix=prefix, fields="items(name,size,generation),nextPageToken", **how):
+            if blob.name.endswith("/") or _STAGED.search(blob.name, len(prefix)):
+                continue  # a placeholder for a folder, or a clip in flight
             if regex is None:
                 wanted = has_audio_extension(blob.name)
                 yield _in_bucket(bucket_name, blob) if wanted else Ignored(f"{_GS}{bucket_name}/{blob.name}")
             elif regex.fullmatch(blob.name):
                 yield _in_bucket(bucket_name, blob)
-    except exceptions.NotFound:
-        raise ListingError(f"the bucket of {uri!r} does not exist") from None
-    except (exceptions.Forbidden, exceptions.Unauthorized) as error:
-        raise ListingError(
-            f"the bucket of {uri!r} may not be listed (HTTP {error.code}): grant storage.objects.list on it"
-        ) from None
-    except exceptions.GoogleAPICallError as error:
-        raise ListingError(f"listing {uri!r} failed with HTTP {error.code}: try again") from None
-    except GoogleAuthError as error:
-        raise ListingError(
-            f"no usable credentials to list {uri!r} ({type(error).__name__}): run 'gcloud auth application-default login'"
-        ) from None
+    except Exception as error:  # noqa: BLE001 - connections fail in many ways; their texts are not ours to show
+        raise bucket_error(error, uri, "listing", "storage.objects.list") from None
+
+
+def bucket_error(error: Exception, uri: str, doing: str, right: str) -> ListingError:
+    """What it means for a place, `gs://bucket/path`, that the client raised `error` in `doing` something there.
+
+    A BucketError if somebody must change something before it can be done; `right` is then what may be missing.
+    """
+    from google.api_core import exceptions
+    from google.auth.exceptions import GoogleAuthError
+
+    bucket = uri.removeprefix(_GS).partition("/")[0]
+    match error:
+        case ListingError():
+            return error
+        case exceptions.NotFound():
+            return BucketError(f"there is no bucket {bucket!r}: make it, or name another")
+        case exceptions.Forbidden():
+            return BucketError(f"{doing} was refused (HTTP 403): grant {right} on the bucket {bucket!r}")
+        case exceptions.Unauthorized():
+            return BucketError(f"the Google credentials were not accepted (HTTP 401): {LOGIN}")
+        case GoogleAuthError() if not error.retryable:
+            return BucketError(f"there are no usable Google credentials ({type(error).__name__}): {LOGIN}")
+        case _ if is_bad_request(error):
+            return BucketError(requester_pays().message)
+        case _:
+            return ListingError(f"{doing} {uri!r} failed ({reason(error)}): try again")
 
 
 def _in_bucket(bucket_name: str, blob: Any) -> Recording:

@@ -8,9 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from audio.errors import AccessDenied, FetchError, MissingFile, NotARegularFile, StorageError
-from audio.fetch import check_regular, error_name, local_version, storage_client, widen_pool
+from audio.fetch import (
+    ANSWER_WITHIN_S,
+    check_regular,
+    error_name,
+    local_version,
+    retry_policy,
+    storage_client,
+    widen_pool,
+)
 from audio.listing import Unlisted
 from audio.recording import Recording
+from audio.storage_errors import fetch_error, is_bad_request, requester_pays
 
 if TYPE_CHECKING:
     from google.cloud import storage
@@ -19,7 +28,8 @@ _GS: Final = "gs://"
 _THREADS: Final = 32
 """Requests at a time: one takes some 50 ms, nearly all of it waiting."""
 _RETRY_FOR_S: Final = 60.0
-_LOGIN: Final = "run: gcloud auth application-default login"
+_LOOKING: Final = "looking up the object"
+_RIGHTS: Final = "storage.objects.get and storage.objects.list on its bucket, if the object is there at all"
 
 
 def resolve(uris: Sequence[str]) -> list[Recording | Unlisted]:
@@ -73,8 +83,7 @@ def _look_up(uris: list[str]) -> list[Recording | Unlisted]:
     try:
         client = storage_client()
     except GoogleAuthError as error:
-        denied = AccessDenied(f"there are no usable Google credentials ({type(error).__name__}); {_LOGIN}")
-        return [_outcome(uri, denied) for uri in uris]
+        return [_outcome(uri, fetch_error(error, _LOOKING, _RIGHTS)) for uri in uris]
     if len(uris) == 1:
         return [_outcome(uris[0], _object(client, uris[0]))]
     widen_pool(client, _THREADS)
@@ -83,34 +92,15 @@ def _look_up(uris: list[str]) -> list[Recording | Unlisted]:
 
 
 def _object(client: storage.Client, uri: str) -> Recording | FetchError:
-    from google.api_core import exceptions
-    from google.auth.exceptions import GoogleAuthError
-    from google.cloud.storage.retry import DEFAULT_RETRY
-
     bucket, _, name = uri.removeprefix(_GS).partition("/")
     if not bucket or not name:
         return MissingFile("this names no object; expected gs://bucket/name")
     if name.endswith("/"):
         return NotARegularFile("this is a folder, not an object")
     try:
-        blob = client.bucket(bucket).get_blob(name, retry=DEFAULT_RETRY.with_timeout(_RETRY_FOR_S))
-    except (exceptions.Forbidden, exceptions.Unauthorized) as error:
-        return AccessDenied(
-            f"the object may not be read, or does not exist (HTTP {error.code}); grant storage.objects.get and "
-            "storage.objects.list on its bucket"
-        )
-    except exceptions.GoogleAPICallError as error:
-        return StorageError(f"looking up the object failed (HTTP {error.code}); try again")
-    except exceptions.RetryError as error:
-        return StorageError(
-            f"looking up the object failed again and again (last: {type(error.cause).__name__}); try again later"
-        )
-    except GoogleAuthError as error:
-        if error.retryable:
-            return StorageError(f"Google's sign-in service failed ({type(error).__name__}); try again")
-        return AccessDenied(f"the Google credentials were not accepted ({type(error).__name__}); {_LOGIN}")
+        blob = client.bucket(bucket).get_blob(name, timeout=ANSWER_WITHIN_S, retry=retry_policy(_RETRY_FOR_S))
     except Exception as error:  # noqa: BLE001 - connections fail in many ways; their texts are not ours to show
-        return StorageError(f"looking up the object failed ({type(error).__name__}); try again")
+        return requester_pays() if is_bad_request(error) else fetch_error(error, _LOOKING, _RIGHTS)
     if blob is None:
         return MissingFile("there is no such object, or no such bucket")
     return Recording(uri, str(blob.generation), int(blob.size))

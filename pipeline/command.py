@@ -24,7 +24,6 @@ from pipeline.on_dataflow import JobGoesOn, follow, submit
 from pipeline.options import Arguments, parse
 from pipeline.outputs import (
     absolute,
-    check_storage,
     make_folders,
     remove_replaced,
     remove_unfinished,
@@ -32,6 +31,7 @@ from pipeline.outputs import (
 )
 from pipeline.planned import plan
 from pipeline.preflight import check, check_credentials, nothing_left_staged, staged_in
+from pipeline.reach import check_readable, check_signed_in, explained, prove_writable
 from pipeline.report import print_summary, shortfall
 from pipeline.resuming import alone_on_checkpoint, find_earlier, take_over
 from pipeline.settings import RunSettings
@@ -42,12 +42,12 @@ from rows.generations import note_run, remove_all
 from rows.lease import LeaseError, remove_lease
 from rows.lease_holder import Job
 from rows.store import StoreError, open_store
-from transforms.files import WriteError, read_whole
+from transforms.files import FileError, read_whole
 from transforms.staging import StagingError
 from transforms.tidy_up import Leftovers
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
-_FAILURES = (EndpointError, LeaseError, ListingError, ManifestError, RunFailed, StagingError, StoreError, WriteError)
+_FAILURES = (EndpointError, FileError, LeaseError, ListingError, ManifestError, RunFailed, StagingError, StoreError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,8 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parse(sys.argv[1:] if argv is None else argv)
         run = arguments.run
+        check_signed_in(run)
         _check_inputs(run)
-        check_storage(run)
+        check_readable(run)
         existing = replaced_outputs(run, find_earlier(run).runs)
         if arguments.pool is not None:
             print(*described(arguments.beam, arguments.pool), sep="\n", file=sys.stderr)
@@ -65,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(json.dumps(plan(run), indent=2, ensure_ascii=False))
             return DONE
         make_folders(run)
+        prove_writable(run)
         return _run(arguments, existing)
     except UsageError as error:
         return _say(error, WRONG_USAGE)
@@ -93,6 +95,8 @@ def _check_inputs(run: RunSettings) -> None:
             nothing = all(isinstance(listed, Ignored) for listed in list_input(text))
         except PatternError as error:
             raise UsageError(f"--input is {text!r}: {error}") from None
+        except ListingError as error:
+            raise explained("input", text, error) from None
         if nothing:
             raise UsageError(
                 f"--input is {text!r}, which matches no recording: expected a file, a folder with audio files, or a glob "

@@ -84,7 +84,8 @@ def launch(
     finally:
         release_shared()
         flush_all()
-        remove_unfinished(run.output, run.run_id)
+        if _is_local(options):  # elsewhere a job may go on whose launcher has been stopped
+            remove_unfinished(run.output, run.run_id)
 
 
 def _clean_up(run: RunSettings) -> None:
@@ -98,15 +99,18 @@ def _keep_quiet() -> None:
             handler.addFilter(QuietLog())
 
 
+def _is_local(options: PipelineOptions) -> bool:
+    return options.view_as(StandardOptions).runner in LOCAL_RUNNERS
+
+
 def _has_worker_processes(options: PipelineOptions) -> bool:
-    is_local = options.view_as(StandardOptions).runner in LOCAL_RUNNERS
-    return is_local and options.view_as(DirectOptions).direct_running_mode == "multi_processing"
+    return _is_local(options) and options.view_as(DirectOptions).direct_running_mode == "multi_processing"
 
 
 def _runner(options: PipelineOptions) -> Any:
     """`DirectRunner` too runs on FnApiRunner: Beam's own DirectRunner first tries to download another runner's binary."""
     runner = options.view_as(StandardOptions).runner
-    return FnApiRunner() if runner in LOCAL_RUNNERS else runner
+    return FnApiRunner() if _is_local(options) else runner
 
 
 def _prepare_worker_processes() -> None:

@@ -28,6 +28,8 @@ from pipeline.worker_pool import WorkerPool
 from transforms.staging import StagingArea
 
 _MOST_DECODERS = 4
+_LONGEST_OBJECT_PREFIX = 900
+"""Bytes: what runs append is shorter than what is left of the 1024 that an object's name may have."""
 
 
 @dataclass(frozen=True)
@@ -244,11 +246,20 @@ def _check_utf8(option: str, text: str) -> None:
 def _checked_prefix(option: str, text: str) -> str:
     if not text or text.rsplit("/", 1)[-1] in ("", ".", ".."):
         raise ValueError(f"{option} is {text!r}: expected the beginning of file names, such as out/study, not a folder")
-    if re.search(r"[*?\[\]]", text):
-        raise ValueError(
-            f"{option} is {text!r}: expected a path without * ? [ ], which stand for other characters in Beam's file systems"
-        )
-    if "://" in text and not re.fullmatch(r"gs://[^/]+/.+", text):
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) and not re.fullmatch(r"gs://[^/]+/.+", text, re.DOTALL):
         raise ValueError(f"{option} is {text!r}: expected a local path or gs://bucket/path")
     _check_utf8(option, text)
+    if text.startswith("gs://"):
+        _check_object_name(option, text)
     return os.path.expanduser(text)  # noqa: PTH111
+
+
+def _check_object_name(option: str, text: str) -> None:
+    """Refuses what Cloud Storage takes for no name, and parts that are there by mistake, such as of an empty variable."""
+    parts = text.removeprefix("gs://").split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"{option} is {text!r}: expected gs://bucket/path without empty or dotted parts")
+    if re.search(r"[\x00-\x1f\x7f]", text):
+        raise ValueError(f"{option} is {text!r}: expected gs://bucket/path without control characters")
+    if len("/".join(parts[1:]).encode()) > _LONGEST_OBJECT_PREFIX:
+        raise ValueError(f"{option} is {text!r}: expected less than {_LONGEST_OBJECT_PREFIX} bytes behind the bucket")

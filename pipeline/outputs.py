@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from apache_beam.io.filesystems import FileSystems
-from google.auth.exceptions import GoogleAuthError
-
-from audio.fetch import storage_client
-from audio.listing import ListingError
 from pipeline.settings import RunSettings
 from pipeline.usage import UsageError
-from transforms.files import is_local
+from transforms.files import FileError, folder_of, is_local, names_in, remove, remove_folder
 
 _NAMES = r"(-\d{5}-of-\d{5}\.(tfrecord|parquet)|-recordings-\d{5}-of-\d{5}\.parquet|-failures-\d{5}-of-\d{5}\.jsonl|-summary\.json)"
 _LONGEST_SUFFIX = len("..-recordings-20260101T000000Z-000000.parquet")
@@ -25,14 +20,9 @@ _RUN_ID = r"\d{8}T\d{6}Z-[0-9a-f]{6}"
 
 def existing_outputs(prefix: str) -> list[str]:
     """Output files of an earlier run under `prefix`, sorted."""
-    names: list[str]
-    if is_local(prefix):
-        folder = Path(prefix).parent
-        names = [os.path.join(os.path.dirname(prefix), name) for name in os.listdir(folder)] if folder.is_dir() else []  # noqa: PTH118, PTH120, PTH208
-    else:
-        (matched,) = FileSystems.match([f"{prefix}-*"])
-        names = [metadata.path for metadata in matched.metadata_list]
-    return sorted(name for name in names if name.startswith(prefix) and re.fullmatch(_NAMES, name[len(prefix) :]))
+    folder = folder_of(prefix)
+    names = names_in(folder, f"{prefix.removeprefix(folder)}-")
+    return sorted(name for name in names if re.fullmatch(_NAMES, name[len(prefix) :]))
 
 
 def absolute(path: str) -> str:
@@ -57,22 +47,6 @@ def replaced_outputs(run: RunSettings, earlier_runs: Iterable[dict[str, Any]]) -
     return existing
 
 
-def check_storage(run: RunSettings) -> None:
-    """Raises ListingError without credentials for Cloud Storage, if output or checkpoint are there.
-
-    Beam itself would try for minutes, with a stack trace for each time.
-    """
-    if is_local(run.output) and is_local(run.checkpoint):
-        return
-    try:
-        storage_client()
-    except GoogleAuthError as error:
-        raise ListingError(
-            f"no usable credentials for Cloud Storage, where {run.output!r} is to be ({type(error).__name__}): "
-            "run 'gcloud auth application-default login'"
-        ) from None
-
-
 def make_folders(run: RunSettings) -> None:
     """Makes the folders of output and checkpoint on disk; UsageError if they cannot be made or written."""
     for option, path in (("--output", run.output), ("--checkpoint", f"{run.checkpoint}/")):
@@ -94,21 +68,20 @@ def make_folders(run: RunSettings) -> None:
 
 
 def remove_replaced(existing: list[str], written: list[str]) -> None:
-    """Removes those of the earlier run's output files that the finished run did not write again."""
-    stale = sorted(set(map(absolute, existing)) - set(map(absolute, written)))
-    if stale and not is_local(stale[0]):
-        FileSystems.delete(stale)
-        return
-    for path in stale:  # Beam would take brackets in a folder's name for a pattern
-        Path(path).unlink(missing_ok=True)
+    """Removes those of the earlier run's output files that the finished run did not write again. Raises FileError."""
+    for path in sorted(set(map(absolute, existing)) - set(map(absolute, written))):
+        remove(path)
 
 
 def remove_unfinished(prefix: str, run_id: str = _RUN_ID) -> None:
-    """Removes what a run left that was cut off while it wrote tables to disk; without `run_id`, what any run left."""
-    folder, name = Path(prefix).parent, Path(prefix).name
-    if not (is_local(prefix) and folder.is_dir()):
-        return
-    pattern = rf"\.{re.escape(name)}(-recordings|-failures)?-{run_id}\.(tfrecord|parquet|jsonl)"
-    for path in folder.iterdir():
-        if re.fullmatch(pattern, path.name):
-            shutil.rmtree(path, ignore_errors=True)
+    """Removes what a run left that was cut off while it wrote tables; without `run_id`, what any run left.
+
+    What cannot be removed is left to the next run.
+    """
+    folder = folder_of(prefix)
+    name = prefix.removeprefix(folder)
+    pattern = rf"\.{re.escape(name)}(-recordings|-failures)?-{run_id}\.(tfrecord|parquet|jsonl)/"
+    with contextlib.suppress(FileError):
+        for path in names_in(folder, f".{name}-"):
+            if re.fullmatch(pattern, path.removeprefix(folder)):
+                remove_folder(path.rstrip("/"))

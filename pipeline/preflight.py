@@ -46,7 +46,10 @@ def check(run: RunSettings, endpoint: EndpointSettings, earlier: Earlier) -> dic
         # Here alone: whoever finds no count of the run's requests later on sends none.
         SharedBudget.of(endpoint).begin()
     if run.staging is not None:
-        _check_bucket(run.staging)
+        try:
+            _check_bucket(run.staging)
+        except StagingError as error:
+            raise type(error)(f"--staging_location is {run.staging_location!r}: {error}") from None
     if run.full_scope_tokens:
         _note("with --full_scope_tokens, whoever sees a token can do all that its account can, for up to an hour")
     if not run.probe:

@@ -10,15 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from audio.fetch import storage_client
+from audio.storage_errors import reason
+from rows import objects
 
 if TYPE_CHECKING:
     from google.cloud import storage
 
 _GS: Final = "gs://"
-_RETRY_FOR_S: Final = 60.0
-_ANSWER_WITHIN_S: Final = (10.0, 60.0)
-"""To connect, and between two bytes of an answer."""
 _THREADS: Final = 16
 _TEMPORARY: Final = ".tmp"
 
@@ -145,15 +143,9 @@ class BucketStore:
         return self._folder
 
     def write(self, name: str, data: bytes) -> None:
-        """See Store: one request; where the object is there already, an earlier attempt's answer was lost."""
-        from google.api_core import exceptions
-
+        """See Store: one request, on the condition that the object is not there."""
         try:
-            self._blob(name).upload_from_string(
-                data, "application/octet-stream", if_generation_match=0, timeout=_ANSWER_WITHIN_S, retry=_retry()
-            )
-        except exceptions.PreconditionFailed:
-            return
+            objects.write_new(self._blob(name), data)
         except Exception as error:  # noqa: BLE001 - connections fail in many ways; their texts are not ours to show
             raise _cannot("write", f"{self._folder}/{name}", error) from None
 
@@ -162,37 +154,27 @@ class BucketStore:
         from google.api_core import exceptions
 
         try:
-            data: bytes = self._blob(name).download_as_bytes(
-                raw_download=True, timeout=_ANSWER_WITHIN_S, retry=_retry()
-            )
+            return objects.read(self._blob(name))
         except exceptions.NotFound:
             raise MissingFile(f"there is no {name!r} in {self._folder!r}") from None
         except Exception as error:  # noqa: BLE001 - likewise
             raise _cannot("read", f"{self._folder}/{name}", error) from None
-        return data
 
     def names(self, prefix: str = "") -> Iterator[str]:
         """See Store."""
         try:
-            blobs = storage_client().list_blobs(
-                self._bucket, prefix=self._prefix + prefix, fields="items(name),nextPageToken", retry=_retry()
-            )
-            for blob in blobs:
-                yield blob.name.removeprefix(self._prefix)
+            for name in objects.names(self._bucket, self._prefix + prefix):
+                yield name.removeprefix(self._prefix)
         except Exception as error:  # noqa: BLE001 - likewise
             raise _cannot("list", f"{self._folder}/{prefix}", error) from None
 
     def folders(self) -> list[str]:
         """See Store."""
         try:
-            blobs = storage_client().list_blobs(
-                self._bucket, prefix=self._prefix, delimiter="/", fields="prefixes,nextPageToken", retry=_retry()
-            )
-            for _ in blobs.pages:  # the prefixes are complete once the last page was read
-                pass
-            return sorted(prefix.removeprefix(self._prefix).rstrip("/") for prefix in blobs.prefixes)
+            found = objects.folders(self._bucket, self._prefix)
         except Exception as error:  # noqa: BLE001 - likewise
             raise _cannot("list", self._folder, error) from None
+        return [folder.removeprefix(self._prefix).rstrip("/") for folder in found]
 
     def remove(self, names: Iterable[str]) -> None:
         """See Store."""
@@ -201,17 +183,13 @@ class BucketStore:
                 pass
 
     def _remove(self, name: str) -> None:
-        from google.api_core import exceptions
-
         try:
-            self._blob(name).delete(timeout=_ANSWER_WITHIN_S, retry=_retry())
-        except exceptions.NotFound:
-            return
+            objects.delete(self._blob(name))
         except Exception as error:  # noqa: BLE001 - likewise
             raise _cannot("remove", f"{self._folder}/{name}", error) from None
 
     def _blob(self, name: str) -> storage.Blob:
-        return storage_client().bucket(self._bucket).blob(self._prefix + name)
+        return objects.blob_at(f"{self._folder}/{name}")
 
 
 def write_on_disk(target: Path, data: bytes) -> None:
@@ -237,13 +215,7 @@ def _is_temporary(name: str) -> bool:
     return name.startswith(".") and name.endswith(_TEMPORARY)
 
 
-def _retry() -> object:
-    from google.cloud.storage.retry import DEFAULT_RETRY
-
-    return DEFAULT_RETRY.with_timeout(_RETRY_FOR_S)
-
-
 def _cannot(what: str, path: str, error: BaseException) -> StoreError:
-    code = getattr(error, "code", None)
-    because = getattr(error, "strerror", None) or (f"HTTP {code}" if isinstance(code, int) else type(error).__name__)
-    return StoreError(f"cannot {what} {path!r} of the checkpoint ({because}): is there space, and may it be done?")
+    return StoreError(
+        f"cannot {what} {path!r} of the checkpoint ({reason(error)}): is there space, and may it be done?"
+    )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from audio.fetch import storage_client, widen_pool
 from endpoint.items import ClipObject
-from transforms.staged_objects import RETRY_FOR_S, ClientFactory, StagingError, delete, staging_error
+from rows.objects import RETRY_FOR_S, how
+from transforms.staged_objects import ClientFactory, StagingError, delete, staging_error
 from transforms.staging_area import FOLDER, StagingArea, split_run_uri
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def other_leftovers(area: StagingArea, client: ClientFactory = storage_client) -
     """
     try:
         blobs = client().list_blobs(
-            area.bucket, prefix=area.prefix + FOLDER, delimiter="/", fields="prefixes,nextPageToken"
+            area.bucket, prefix=area.prefix + FOLDER, delimiter="/", fields="prefixes,nextPageToken", **how()
         )
         for _ in blobs.pages:  # the prefixes are complete once the last page was read
             pass
@@ -91,7 +92,7 @@ def bucket_warnings(area: StagingArea, client: ClientFactory = storage_client) -
     from google.api_core import exceptions
 
     try:
-        bucket = client().get_bucket(area.bucket)
+        bucket = client().get_bucket(area.bucket, **how())
     except exceptions.Forbidden:
         return []
     except Exception as error:  # noqa: BLE001 - likewise
@@ -116,7 +117,7 @@ def bucket_warnings(area: StagingArea, client: ClientFactory = storage_client) -
 
 
 def _pages(client: storage.Client, bucket: str, prefix: str) -> Iterator[list[str]]:
-    blobs = client.list_blobs(bucket, prefix=prefix, page_size=_PAGE, fields="items(name),nextPageToken")
+    blobs = client.list_blobs(bucket, prefix=prefix, page_size=_PAGE, fields="items(name),nextPageToken", **how())
     for page in blobs.pages:
         yield [blob.name for blob in page]
 

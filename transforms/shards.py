@@ -8,20 +8,15 @@ another run with the prefix `out/a-b`.
 from __future__ import annotations
 
 import io
-import posixpath
-import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import BinaryIO, Generic, Protocol, TypeVar
 
 import apache_beam as beam
-from apache_beam.io.filesystem import CompressionTypes
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from transforms.files import explained, is_local, write_whole
+from transforms.files import create, explained, folder_of, remove_folder, rename, write_whole
 from transforms.quiet import quiet_worker
 
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -45,13 +40,8 @@ def shard_name(prefix: str, index: int, shards: int, suffix: str) -> str:
 
 def unfinished_folder(prefix: str, run_id: str, suffix: str) -> str:
     """The hidden folder beside the output in which a run's shards are until they are named."""
-    head, tail = posixpath.split(prefix)
-    return posixpath.join(head, f".{tail}-{run_id}{suffix}")
-
-
-def _create(path: str) -> BinaryIO:
-    file: BinaryIO = FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED)
-    return file
+    folder = folder_of(prefix)
+    return f"{folder}.{prefix.removeprefix(folder)}-{run_id}{suffix}"
 
 
 class _WriteShard(beam.DoFn, Generic[T]):
@@ -69,7 +59,7 @@ class _WriteShard(beam.DoFn, Generic[T]):
         with explained(self._folder):
             if self._path is None:
                 self._path = f"{self._folder}/{uuid.uuid4().hex}"
-                self._file = _create(self._path)
+                self._file = create(self._path)
                 self._writer = self._open_writer(self._file)
             self._writer.write(element)
 
@@ -98,34 +88,17 @@ class _NameShards(beam.DoFn, Generic[T]):
         names = [shard_name(self._prefix, index, len(paths), self._suffix) for index in range(len(paths))]
         for path, name in zip(paths, names, strict=True):
             with explained(name):
-                _rename(path, name)
+                rename(path, name)
         if not names:
             names = [shard_name(self._prefix, 0, 1, self._suffix)]
             write_whole(names[0], self._no_rows())
         yield from names
-        _remove_folder(self._folder)
+        remove_folder(self._folder)
 
     def _no_rows(self) -> bytes:
         file = io.BytesIO()
         self._open_writer(file).close()
         return file.getvalue()
-
-
-def _rename(path: str, name: str) -> None:
-    if is_local(path):
-        if Path(path).exists() or not Path(name).exists():
-            Path(path).replace(name)
-    elif FileSystems.exists(path) or not FileSystems.exists(name):
-        FileSystems.rename([path], [name])
-
-
-def _remove_folder(folder: str) -> None:
-    if is_local(folder):
-        shutil.rmtree(folder, ignore_errors=True)
-    else:
-        (left,) = FileSystems.match([f"{folder}/*"])
-        if left.metadata_list:
-            FileSystems.delete([metadata.path for metadata in left.metadata_list])
 
 
 class WriteShards(beam.PTransform, Generic[T]):

@@ -8,22 +8,19 @@ AudioError
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from audio.errors import AudioError
+from audio.storage_errors import LOGIN
 from endpoint.items import ClipObject
+from rows import objects
+from rows.objects import RETRY_FOR_S
 
 if TYPE_CHECKING:
     from google.cloud import storage
 
 ClientFactory = Callable[[], "storage.Client"]
 """Returns the process's one Cloud Storage client: `audio.fetch.storage_client`."""
-
-RETRY_FOR_S = 60.0
-"""How long an operation is tried again before it has failed."""
-_ANSWER_WITHIN_S = (10.0, 30.0)
-"""To connect, and between two bytes of an answer."""
-_LOGIN = "run: gcloud auth application-default login"
 
 
 class StagingError(AudioError):
@@ -55,20 +52,9 @@ def upload(
       retry_for_s: how long to try.
       first_pause_s: the longest pause before the first retry; doubled for each further one.
     """
-    from google.api_core import exceptions
-
     blob = client.bucket(target.bucket).blob(target.name)
     try:
-        # Nobody else has this name: where it is there already, an earlier attempt succeeded and its answer was lost.
-        blob.upload_from_string(
-            wav,
-            "audio/wav",
-            if_generation_match=0,
-            timeout=_ANSWER_WITHIN_S,
-            retry=_retry(retry_for_s, first_pause_s),
-        )
-    except exceptions.PreconditionFailed:
-        return
+        objects.write_new(blob, wav, "audio/wav", retry_for_s, first_pause_s)
     except Exception as error:  # noqa: BLE001 - connections fail in many ways; their texts are not ours to show
         raise staging_error(error, target.bucket, "writing", "storage.objects.create") from None
 
@@ -77,13 +63,8 @@ def delete(
     client: storage.Client, target: ClipObject, retry_for_s: float = RETRY_FOR_S, first_pause_s: float = 1.0
 ) -> None:
     """Delete an object; one that is not there is deleted. Raises StagingError. Arguments as of `upload`."""
-    from google.api_core import exceptions
-
-    blob = client.bucket(target.bucket).blob(target.name)
     try:
-        blob.delete(timeout=_ANSWER_WITHIN_S, retry=_retry(retry_for_s, first_pause_s))
-    except exceptions.NotFound:
-        return
+        objects.delete(client.bucket(target.bucket).blob(target.name), retry_for_s, first_pause_s)
     except Exception as error:  # noqa: BLE001 - likewise
         raise staging_error(error, target.bucket, "deleting", "storage.objects.delete") from None
 
@@ -102,7 +83,7 @@ def staging_error(error: Exception, bucket: str, doing: str, permission: str) ->
         case exceptions.Forbidden():
             return StagingRefused(f"{where} was refused (HTTP 403); grant {permission} on the bucket")
         case exceptions.Unauthorized():
-            return StagingRefused(f"{where}: the Google credentials were not accepted (HTTP 401); {_LOGIN}")
+            return StagingRefused(f"{where}: the Google credentials were not accepted (HTTP 401); {LOGIN}")
         case exceptions.RetryError():
             cause = type(error.cause).__name__
             return StagingError(f"{where} failed again and again (last: {cause}); try again later")
@@ -111,16 +92,10 @@ def staging_error(error: Exception, bucket: str, doing: str, permission: str) ->
         case exceptions.GoogleAPICallError():
             return StagingError(f"{where} failed (HTTP {error.code}); try again later")
         case DefaultCredentialsError():
-            return StagingRefused(f"{where}: there are no usable Google credentials; {_LOGIN}")
+            return StagingRefused(f"{where}: there are no usable Google credentials; {LOGIN}")
         case GoogleAuthError() if not error.retryable:
             return StagingRefused(
-                f"{where}: the Google credentials were not accepted ({type(error).__name__}); {_LOGIN}"
+                f"{where}: the Google credentials were not accepted ({type(error).__name__}); {LOGIN}"
             )
         case _:
             return StagingError(f"{where} failed ({type(error).__name__}); try again later")
-
-
-def _retry(retry_for_s: float, first_pause_s: float) -> Any:
-    from google.cloud.storage.retry import DEFAULT_RETRY
-
-    return DEFAULT_RETRY.with_timeout(retry_for_s).with_delay(initial=first_pause_s, maximum=16.0, multiplier=2.0)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from audio.fetch import storage_client, widen_pool
 from endpoint.items import ClipObject
+from rows.objects import RETRY_FOR_S
 from transforms import staged_objects
 from transforms.staged_objects import (
-    RETRY_FOR_S,
     ClientFactory,
     StagingError,
     StagingRefused,

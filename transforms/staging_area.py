@@ -6,9 +6,10 @@ import re
 import secrets
 from dataclasses import dataclass
 
+from audio.listing import STAGING_FOLDER
 from endpoint.items import ClipObject
 
-FOLDER = "hear-staged-"
+FOLDER = STAGING_FOLDER
 """What the name of every run's folder begins with: nothing outside of such folders is ever removed."""
 
 # https://cloud.google.com/storage/docs/buckets#naming: 3 to 63 characters, with dots up to 222.

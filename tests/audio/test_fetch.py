@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pytest
@@ -21,6 +21,8 @@ from audio.recording import Recording, Take
 from audio.segments import cut
 from tests.audio.gcs import StorageServer
 from tests.audio.makers import noise, sound_file, wav
+from tests.audio.storage_proxy import Fault, storage_proxy
+from tests.cloud.fault_proxy import fault_proxy
 
 _LEAVES_CONNECTIONS = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"
@@ -271,6 +273,52 @@ def test_an_object_that_was_replaced(use: Callable[[str], None]) -> None:
         use(address)
         error = failure(Recording("gs://bucket/a.wav", "7", 3))
     assert (error.code, error.retryable) == ("changed_file", False)
+
+
+@_LEAVES_CONNECTIONS
+@pytest.mark.parametrize("first", [{"status": 429}, {"drop": True}, {"cut": True}, {"delay_s": 0.1}])
+def test_what_passes_is_read_again_whole_or_in_part(
+    server: StorageServer, use: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, first: dict[str, Any]
+) -> None:
+    data = wav(noise(100_000))
+    generation = server.upload("bucket", "again.wav", data)
+    with fault_proxy() as proxy:
+        host, _, port = server.address.removeprefix("http://").partition(":")
+        proxy.upstream = (host, int(port))
+        use(proxy.address)
+        for one_get_bytes in (1 << 20, 1_000):
+            monkeypatch.setattr(audio.fetch, "ONE_GET_BYTES", one_get_bytes)
+            hit = proxy.inject("alt=media", **first)
+            with open_recording(Recording("gs://bucket/again.wav", generation, len(data))) as file:
+                assert file.read() == data
+            assert hit.hits == 1
+
+
+@_LEAVES_CONNECTIONS
+@pytest.mark.parametrize(
+    ("metadata", "status", "said"),
+    [
+        (
+            {"name": "a.wav", "customerEncryption": {"encryptionAlgorithm": "AES256"}},
+            200,
+            "a key that only its owner has",
+        ),
+        ({"error": {"code": 400}}, 400, "requester pays"),
+    ],
+)
+def test_an_object_that_cannot_be_read_as_it_is(
+    server: StorageServer, use: Callable[[str], None], metadata: dict[str, Any], status: int, said: str
+) -> None:
+    generation = server.upload("bucket", "a.wav", b"abc")
+    with storage_proxy(server.address) as proxy:
+        # Without the owner's key, or a project that pays, the service says that the request is bad.
+        proxy.add(Fault("a.wav.*alt=media", status=400))
+        proxy.add(Fault("^GET /storage/v1/b/bucket/o/a.wav", status=status, body=metadata))
+        use(proxy.address)
+        error = failure(Recording("gs://bucket/a.wav", generation, 3))
+    assert (error.code, error.retryable) == ("permission_denied", True)
+    assert said in error.message
+    assert "PLANTED" not in error.message
 
 
 def test_a_storage_that_cannot_be_reached(use: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,7 +123,7 @@ def test_a_folder_of_objects(emulated: StorageServer) -> None:
 @_LEAVES_CONNECTIONS
 @pytest.mark.parametrize(
     ("status", "code"),
-    [(401, "permission_denied"), (403, "permission_denied"), (400, "storage_error"), (503, "storage_error")],
+    [(401, "permission_denied"), (403, "permission_denied"), (400, "permission_denied"), (503, "storage_error")],
 )
 def test_refusals_and_failures_of_the_service(
     status: int, code: str, server: StorageServer, use: Callable[[str], None], monkeypatch: pytest.MonkeyPatch

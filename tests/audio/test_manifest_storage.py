@@ -114,7 +114,7 @@ def test_a_passing_failure_is_not_noticed(server: StorageServer, use: Callable[[
 @_LEAVES_CONNECTIONS
 @pytest.mark.parametrize(
     ("status", "said"),
-    [(403, "may not be read, or does not exist .HTTP 403.; grant"), (404, "there is no such object")],
+    [(403, "was refused .HTTP 403.; grant .* if the object is there"), (404, "there is no such object")],
 )
 def test_a_manifest_that_may_not_be_read(
     server: StorageServer, use: Callable[[str], None], status: int, said: str

@@ -1,9 +1,13 @@
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pipeline.outputs import existing_outputs, make_folders, remove_replaced, replaced_outputs
+from audio import fetch
+from pipeline.outputs import existing_outputs, make_folders, remove_replaced, remove_unfinished, replaced_outputs
 from pipeline.usage import UsageError
+from tests.audio.gcs import StorageServer, storage_server
 from tests.pipeline.commands import settings
 
 OURS = (
@@ -114,3 +118,63 @@ def test_a_folder_may_have_brackets_in_its_name(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(folder)
     remove_replaced(existing_outputs("r"), ["r-00000-of-00001.tfrecord"])
     assert list(folder.iterdir()) == []
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StorageServer]:
+    """A storage server with OURS and OTHERS in a bucket `results`, below `out/`."""
+    (tmp_path / "storage").mkdir()
+    with storage_server(tmp_path / "storage") as running:
+        running.make_bucket("results")
+        for name in (*OURS, *OTHERS):
+            running.upload("results", f"out/{name}", b"")
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.address)
+        monkeypatch.setattr(fetch, "_client", None)
+        yield running
+        fetch.storage_client().close()
+        gc.collect()
+
+
+def test_outputs_in_a_bucket_are_found_and_replaced_as_on_disk(server: StorageServer) -> None:
+    existing = existing_outputs("gs://results/out/r")
+    assert existing == sorted(f"gs://results/out/{name}" for name in OURS)
+    assert existing_outputs("gs://results/none/r") == []
+    remove_replaced(existing, ["gs://results/out/r-summary.json", "gs://results/out/r-00000-of-00009.new"])
+    assert server.names("results") == sorted(f"out/{name}" for name in ("r-summary.json", *OTHERS))
+
+
+RUN = "20260101T000000Z-abcdef"
+OTHER_RUN = "20260102T000000Z-abcdef"
+UNFINISHED = [
+    f".r-{RUN}.tfrecord/0123",
+    f".r-{RUN}.parquet/0123",
+    f".r-recordings-{RUN}.parquet/0123",
+    f".r-failures-{OTHER_RUN}.jsonl/0123",
+]
+NOT_UNFINISHED = [f".r-b-{RUN}.tfrecord/0123", f".rr-{RUN}.tfrecord/0123", f".r-{RUN}.csv/0123", ".r-notes/0"]
+
+
+@pytest.mark.parametrize("place", ["disk", "bucket"])
+def test_what_is_unfinished_is_removed_of_one_run_or_of_all(
+    place: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    folder = tmp_path / "out"
+    server = request.getfixturevalue("server") if place == "bucket" else None
+    for name in (*UNFINISHED, *NOT_UNFINISHED):
+        if server is not None:
+            server.upload("results", f"out/{name}", b"")
+        else:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(b"")
+
+    def left() -> set[str]:
+        if server is not None:
+            return {name.removeprefix("out/") for name in server.names("results", "out/.")}
+        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+    before = left()
+    prefix = str(folder / "r") if server is None else "gs://results/out/r"
+    remove_unfinished(prefix, RUN)
+    assert before - left() == {name for name in UNFINISHED if RUN in name}
+    remove_unfinished(prefix)
+    assert before - left() == set(UNFINISHED)

@@ -1,5 +1,6 @@
 """A bucket of a real storage server, behind a proxy that can fail, for tests of staged clips."""
 
+import gc
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -7,6 +8,7 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
+from audio import fetch
 from tests.audio.gcs import StorageServer, storage_server
 from tests.audio.storage_proxy import StorageProxy, storage_proxy
 from transforms.staging_area import StagingArea
@@ -43,3 +45,15 @@ def client(proxy: StorageProxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
 @pytest.fixture
 def area(bucket: str) -> StagingArea:
     return StagingArea.of(f"gs://{bucket}/a/b", "run1")
+
+
+@pytest.fixture
+def reached(server: StorageServer, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A folder on the server, `gs://bucket/folder`, which this process's storage client reaches."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.address)
+    monkeypatch.setattr(fetch, "_client", None)
+    yield f"gs://{bucket}/folder"
+    if fetch._client is not None:
+        fetch._client.close()
+    # The storage library leaves the connection of a refused request to the garbage collector, which warns.
+    gc.collect()

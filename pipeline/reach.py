@@ -1,0 +1,76 @@
+"""Whether a run may do on Cloud Storage what its options ask for: found out before it sends anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from audio.fetch import storage_client
+from audio.listing import BucketError, ListingError, bucket_error
+from endpoint.credentials import default_credentials
+from endpoint.errors import RunEnded
+from pipeline.settings import RunSettings
+from pipeline.usage import UsageError
+from rows import objects
+from transforms.files import is_local
+from transforms.shards import unfinished_folder
+
+_LIST = "storage.objects.list"
+_WRITE = "storage.objects.create, get, list and delete"
+
+
+def check_signed_in(run: RunSettings) -> None:
+    """Raises ListingError if there are no Google credentials, but something is on Cloud Storage.
+
+    The storage client would find out as well, but may search for them for longer.
+    """
+    manifest = () if run.manifest is None else (("manifest", run.manifest.path),)
+    staging = () if run.staging_location is None else (("staging_location", run.staging_location),)
+    named = (*(("input", text) for text in run.inputs), *manifest, *_places(run), *staging)
+    found = next(((option, value) for option, value in named if not is_local(value)), None)
+    if found is None or os.environ.get("STORAGE_EMULATOR_HOST"):
+        return
+    try:
+        default_credentials()
+    except RunEnded as error:
+        raise ListingError(f"--{found[0]} is {found[1]!r}: {error}") from None
+
+
+def check_readable(run: RunSettings) -> None:
+    """Asks for what is under output and checkpoint, which every run does, where they are on Cloud Storage.
+
+    Raises UsageError for a bucket that is not there or may not be listed, ListingError where Cloud Storage fails.
+    """
+    for option, place in _places(run):
+        bucket, name = objects.split(f"{place}-" if option == "output" else f"{place}/")
+        try:
+            next(iter(storage_client().list_blobs(bucket, prefix=name, max_results=1, **objects.how())), None)
+        except Exception as error:  # noqa: BLE001 - connections fail in many ways; their texts are not ours to show
+            raise explained(option, place, bucket_error(error, place, "listing", _LIST)) from None
+
+
+def prove_writable(run: RunSettings) -> None:
+    """Writes, lists, moves, reads and deletes an object beside the output and in the checkpoint, where they are on Cloud Storage.
+
+    Raises UsageError where that may not be done, ListingError where Cloud Storage fails.
+    """
+    for option, place in _places(run):
+        # What is left beside the output if this is cut off goes with what runs leave there that are.
+        folder = unfinished_folder(place, run.run_id, ".tfrecord") if option == "output" else place
+        try:
+            objects.prove_rights(f"{folder}/")
+        except Exception as error:  # noqa: BLE001 - likewise
+            raise explained(option, place, bucket_error(error, place, "writing", _WRITE)) from None
+
+
+def explained(option: str, value: str, error: ListingError) -> ListingError | UsageError:
+    """The error, with the option that it is about: a mistake of the user's where somebody must change something first."""
+    kind = UsageError if isinstance(error, BucketError) else ListingError
+    return kind(f"--{option} is {value!r}: {error}")
+
+
+def _places(run: RunSettings) -> Iterator[tuple[str, str]]:
+    """What is written to on Cloud Storage, with the options that name it."""
+    for option, place in (("output", run.output), ("checkpoint", run.checkpoint)):
+        if not is_local(place):
+            yield option, place
