@@ -38,7 +38,7 @@ class Parameter:
 
 
 _PLACE: Final = r"gs://[a-z0-9][a-z0-9._-]+[a-z0-9]"
-_PREFIX: Final = _PLACE + r"/([^*?]*[^*?/])"
+_PREFIX: Final = _PLACE + r"(/([^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+))+"
 
 PARAMETERS: Final[dict[str, Parameter]] = {
     "input": Parameter(
