@@ -17,7 +17,7 @@ from audio.listing import Ignored, ListingError, PatternError, list_input
 from audio.manifest import ManifestError, check_manifest
 from endpoint.errors import EndpointError
 from endpoint.settings import EndpointSettings
-from pipeline.launch import RunFailed, launch, running_endpoint
+from pipeline.launch import RunFailed, is_local_run, launch, running_endpoint
 from pipeline.options import parse
 from pipeline.outputs import (
     absolute,
@@ -33,16 +33,28 @@ from pipeline.report import print_summary, shortfall
 from pipeline.resuming import alone_on_checkpoint, find_earlier, take_over
 from pipeline.settings import RunSettings
 from pipeline.stopping import INTERRUPTED, INTERRUPTED_TEXT, stopping
+from pipeline.tables import check_tables, table_facts, tables_in_order
 from pipeline.usage import PROGRAM, UsageError
 from pipeline.versions import versions
 from rows.generations import note_run, remove_all
 from rows.lease import LeaseError, remove_lease
 from rows.store import StoreError, open_store
+from transforms.bigquery_jobs import TableError
 from transforms.files import WriteError, read_whole
 from transforms.staging import StagingError
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
-_FAILURES = (EndpointError, LeaseError, ListingError, ManifestError, RunFailed, StagingError, StoreError, WriteError)
+_FAILURES = (
+    EndpointError,
+    LeaseError,
+    ListingError,
+    ManifestError,
+    RunFailed,
+    StagingError,
+    StoreError,
+    TableError,
+    WriteError,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run = arguments.run
         _check_inputs(run)
         check_storage(run)
+        check_tables(run)
         existing = replaced_outputs(run, find_earlier(run).runs)
         if arguments.plan:
             print(json.dumps(plan(run), indent=2, ensure_ascii=False))
@@ -109,6 +122,7 @@ def _facts(run: RunSettings, endpoint: EndpointSettings) -> dict[str, Any]:
         "staged": None if run.staging is None else run.staging.run_uri,
         "keep_staged": run.keep_staged,
         "checkpoint": run.checkpoint,
+        **table_facts(run),
         "max_requests": run.max_requests,
         "versions": versions(),
     }
@@ -120,8 +134,9 @@ def _run(run: RunSettings, options: Any, existing: list[str]) -> int:
         with running_endpoint(run) as endpoint:
             check_credentials(run, endpoint)
             facts = _facts(run, endpoint)
-            note_run(open_store(run.checkpoint), run.run_id, {"output": absolute(run.output), **facts})
-            with nothing_left_staged(run, earlier):
+            output = None if run.output is None else absolute(run.output)
+            note_run(open_store(run.checkpoint), run.run_id, {"output": output, **facts})
+            with nothing_left_staged(run, earlier), tables_in_order(run, earlier, is_local=is_local_run(options)):
                 facts["probe"] = check(run, endpoint, earlier)
                 # Whatever the probe has shown, the run's own clients need not find out by a canary.
                 launch(run, replace(endpoint, is_proven=run.probe), earlier, options, facts)

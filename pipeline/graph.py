@@ -17,7 +17,8 @@ from transforms.embed_packets import EmbedPackets
 from transforms.make_packets import MakePackets
 from transforms.plan_segments import PlanSegments
 from transforms.sum_up import SumUp
-from transforms.write_tables import WriteEmbeddings, WriteFailures, WriteRecordings
+from transforms.write_bigquery import WriteBigQuery
+from transforms.write_tables import ReadRows, WriteEmbeddings, WriteFailures, WriteRecordings
 
 
 def build(
@@ -29,7 +30,7 @@ def build(
 
         inputs or manifest, receipts of earlier runs -> by recording -> what is left to do: segments -> packets -> Reshuffle
           -> [ fetch, decode, batch, send, store rows in the checkpoint ] -> receipts
-          -> one row a clip -> [ read rows from the checkpoint, write ] -> summary -> old generations merged
+          -> one row a clip -> [ read rows from the checkpoint, write ] -> tables merged -> summary -> old generations merged
     """
     asked = pipeline | "Ask" >> Ask(run.inputs, run.manifest, run.checkpoint, earlier.live)
     planned = asked["by_uri"] | "Plan" >> PlanSegments(run.plan_settings)
@@ -37,18 +38,28 @@ def build(
     embedded = packets | "Embed" >> EmbedPackets(run.embed_settings(endpoint))
     choose = ChooseRows(run.run_id, may_be_unfinished=run.max_requests is not None)
     chosen = (planned["plans"], embedded.receipts) | "Choose" >> choose
-    has_manifest = run.manifest is not None
-    write = WriteEmbeddings(run.checkpoint, run.output, run.output_format, run.run_id, has_manifest=has_manifest)
-    embeddings = chosen["places"] | "Embeddings" >> write
-    recordings = chosen["recordings"] | "Recordings" >> WriteRecordings(run.output, run.run_id, after=embeddings)
-    all_failures = (chosen["failures"], asked["problems"]) | "All failures" >> beam.Flatten()
-    failures = all_failures | "Failures" >> WriteFailures(run.output, run.run_id, after=recordings)
-    tables = {
+    rows = {
+        "embeddings": chosen["places"] | "Read rows" >> ReadRows(run.checkpoint),
         "recordings": chosen["recordings"],
-        "failures": all_failures,
+        "failures": (chosen["failures"], asked["problems"]) | "All failures" >> beam.Flatten(),
+    }
+    files: tuple[beam.PCollection, ...] = ()
+    merged: tuple[beam.PCollection, ...] = ()
+    if run.output is not None:
+        write = WriteEmbeddings(run.output, run.output_format, run.run_id, has_manifest=run.manifest is not None)
+        embeddings = rows["embeddings"] | "Embeddings" >> write
+        recordings = rows["recordings"] | "Recordings" >> WriteRecordings(run.output, run.run_id, after=embeddings)
+        failures = rows["failures"] | "Failures" >> WriteFailures(run.output, run.run_id, after=recordings)
+        files = (embeddings, recordings, failures)
+    if run.table_write is not None:
+        merged = (rows | "BigQuery" >> WriteBigQuery(run.table_write, after=files),)
+    tables = {
+        "recordings": rows["recordings"],
+        "failures": rows["failures"],
         "counts": (embedded.counts, chosen["counts"], asked["counts"]) | "Counts" >> beam.Flatten(),
         "ignored": asked["ignored"],
-        "written": (embeddings, recordings, failures),
+        "written": files,
+        "merged": merged,
     }
     summary = tables | "Sum up" >> SumUp(run.summary_path, facts)
     if earlier.merge is not None:

@@ -26,6 +26,7 @@ from pipeline.preflight import remove_staged, staged_in
 from pipeline.resuming import Earlier
 from pipeline.settings import RunSettings
 from pipeline.stopping import stopping_workers
+from pipeline.tables import remove_own
 from pipeline.watch import watching
 from rows.writer import flush_all
 from transforms.embed_packets import release_shared
@@ -90,6 +91,7 @@ def launch(
 def _clean_up(run: RunSettings) -> None:
     remove_unfinished(run.output, run.run_id)
     remove_staged(run)
+    remove_own(run)
 
 
 def _keep_quiet() -> None:
@@ -98,9 +100,13 @@ def _keep_quiet() -> None:
             handler.addFilter(QuietLog())
 
 
+def is_local_run(options: PipelineOptions) -> bool:
+    """Whether the run's work is done by this process, and processes that it starts."""
+    return options.view_as(StandardOptions).runner in LOCAL_RUNNERS
+
+
 def _has_worker_processes(options: PipelineOptions) -> bool:
-    is_local = options.view_as(StandardOptions).runner in LOCAL_RUNNERS
-    return is_local and options.view_as(DirectOptions).direct_running_mode == "multi_processing"
+    return is_local_run(options) and options.view_as(DirectOptions).direct_running_mode == "multi_processing"
 
 
 def _runner(options: PipelineOptions) -> Any:

@@ -46,6 +46,8 @@ def replaced_outputs(run: RunSettings, earlier_runs: Iterable[dict[str, Any]]) -
     Raises UsageError if there are some and neither `--overwrite` was given nor one of the checkpoint's earlier runs, with
     the same fingerprint, wrote them.
     """
+    if run.output is None:
+        return []
     existing = existing_outputs(run.output)
     mine = {"output": absolute(run.output), "fingerprint": run.fingerprint}
     own = any(mine.items() <= {key: earlier.get(key) for key in mine}.items() for earlier in earlier_runs)
@@ -58,17 +60,20 @@ def replaced_outputs(run: RunSettings, earlier_runs: Iterable[dict[str, Any]]) -
 
 
 def check_storage(run: RunSettings) -> None:
-    """Raises ListingError without credentials for Cloud Storage, if output or checkpoint are there.
+    """Raises ListingError without credentials for Cloud Storage, if output, checkpoint or load files are there.
 
     Beam itself would try for minutes, with a stack trace for each time.
     """
-    if is_local(run.output) and is_local(run.checkpoint):
+    places = [
+        place for place in (run.output, run.checkpoint, run.load_location) if place is not None and not is_local(place)
+    ]
+    if not places:
         return
     try:
         storage_client()
     except GoogleAuthError as error:
         raise ListingError(
-            f"no usable credentials for Cloud Storage, where {run.output!r} is to be ({type(error).__name__}): "
+            f"no usable credentials for Cloud Storage, where {places[0]!r} is to be ({type(error).__name__}): "
             "run 'gcloud auth application-default login'"
         ) from None
 
@@ -76,7 +81,7 @@ def check_storage(run: RunSettings) -> None:
 def make_folders(run: RunSettings) -> None:
     """Makes the folders of output and checkpoint on disk; UsageError if they cannot be made or written."""
     for option, path in (("--output", run.output), ("--checkpoint", f"{run.checkpoint}/")):
-        if not is_local(path):
+        if path is None or not is_local(path):
             continue
         folder = Path(path).parent if option == "--output" else Path(path)
         try:
@@ -103,8 +108,10 @@ def remove_replaced(existing: list[str], written: list[str]) -> None:
         Path(path).unlink(missing_ok=True)
 
 
-def remove_unfinished(prefix: str, run_id: str = _RUN_ID) -> None:
+def remove_unfinished(prefix: str | None, run_id: str = _RUN_ID) -> None:
     """Removes what a run left that was cut off while it wrote tables to disk; without `run_id`, what any run left."""
+    if prefix is None:
+        return
     folder, name = Path(prefix).parent, Path(prefix).name
     if not (is_local(prefix) and folder.is_dir()):
         return
