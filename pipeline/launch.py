@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -29,6 +30,7 @@ from pipeline.stopping import stopping_workers
 from pipeline.tables import remove_own
 from pipeline.watch import watching
 from rows.writer import flush_all
+from transforms.bigquery_jobs import explain_load
 from transforms.embed_packets import release_shared
 from transforms.progress import PROGRESS
 from transforms.quiet import INTERRUPT, KNOWN_ERROR, QuietLog, mark_workers
@@ -79,9 +81,10 @@ def launch(
         if INTERRUPT.search(text):  # it was raised within a bundle
             raise KeyboardInterrupt from None
         known = KNOWN_ERROR.findall(text)
-        if not known:
+        said = known[-1] if known else explain_load("".join(traceback.format_exception(error)))
+        if said is None:
             raise
-        raise RunFailed(known[-1]) from None
+        raise RunFailed(said) from None
     finally:
         release_shared()
         flush_all()

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 FINGERPRINT_LABEL: Final = "hear-fingerprint"
 STAGING_EXPIRES_AFTER: Final = timedelta(days=14)
 """A batch job of Dataflow ends within 10."""
+_PROOF: Final = "may-be-written"
+"""A file that shows, before anything is sent, that there may be files in the folder of load files."""
 _ROLES: Final = "roles/bigquery.dataEditor on the dataset and roles/bigquery.jobUser on the project"
 
 
@@ -191,6 +193,12 @@ def _check_fingerprint(client: bigquery.Client, table: bigquery.Table, name: Tab
 def _make_tables(write: TableWrite, fingerprint: str) -> None:
     """Makes the target tables that are not there, and the run's own. Raises TableError."""
     client = bigquery_client(write.job_project)
+    try:
+        open_store(write.load_folder).write(_PROOF, b"")
+    except StoreError as error:
+        raise TableError(
+            f"the files that BigQuery loads (--temp_location, or the checkpoint) cannot be stored: {error}"
+        ) from None
     expires = datetime.fromtimestamp(time.time(), timezone.utc) + STAGING_EXPIRES_AFTER
     for kind in KINDS:
         name = write.tables[kind]

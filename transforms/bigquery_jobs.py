@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from rows.bigquery import TableName
 from transforms.interruption import INTERRUPTION
+from transforms.quiet import LOAD_ERROR
 
 if TYPE_CHECKING:
     from google.cloud import bigquery
@@ -102,6 +103,27 @@ def reason(error: BaseException) -> str:
 def table_error(error: BaseException, doing: str) -> TableError:
     """The error of something that could not be done, such as `removing p.d.t`."""
     return TableError(f"{doing} in BigQuery failed ({reason(error)}): is it there, and may it be done?")
+
+
+def explain_load(text: str) -> str | None:
+    """What a stack trace of Beam's loading steps is about, without the service's text; None if it is of something else."""
+    kinds = LOAD_ERROR.findall(text)
+    if not kinds:
+        return None
+    because = []
+    if (status := re.search(r"(?:status\W{1,6}|InvalidResponse: \()(\d{3})\b", text)) is not None:
+        because.append(f"HTTP {status[1]}")
+    if (named := re.search(r"\breason\W{1,8}(\w{1,60})\b", text)) is not None:
+        because.append(named[1])
+    if not because:
+        because += re.findall(r"(\w*(?:Error|Exception|Timeout|Forbidden|NotFound))\b: ", text)[-1:]
+    job = re.search(r"BigQuery job (\S+) failed", text)
+    what = max(kinds) or "rows"
+    return (
+        f"{f'the job {job[1]} that loads {what}' if job else f'loading {what}'} into BigQuery failed ({', '.join(because) or 'unknown'}): "
+        "may the load files be written and read, the dataset's tables be written, and jobs be run? The same command tries again, and "
+        "sends nothing that was answered"
+    )
 
 
 def run_merge(

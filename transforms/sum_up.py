@@ -142,7 +142,8 @@ class SumUp(beam.PTransform):
       facts: what is known about the run before it starts, JSON values.
 
     Expects a dict of PCollections: `recordings`, `failures` (rows), `counts` (dicts of numbers), `ignored` (URIs), and
-    `written`, a tuple of PCollections of file names, and `merged`, one of what was done to tables: it waits for both.
+    `written`, a tuple of PCollections of file names, and `merged`, one of what was
+    done to tables; either may be empty. It waits for both.
     """
 
     def __init__(self, path: str, facts: Mapping[str, Any]) -> None:
@@ -159,11 +160,12 @@ class SumUp(beam.PTransform):
             | "Add up" >> beam.CombineGlobally(add_counts)
         )
         once = recordings.pipeline | "Once" >> beam.Create([None])
-        merged = tables["merged"] or (recordings.pipeline | "No tables" >> beam.Create([]),)
+        nothing = recordings.pipeline | "Nothing" >> beam.Create([])
+        (merged,) = tables["merged"] or (nothing,)
         return once | "Write summary" >> beam.ParDo(
             _WriteSummary(self._path, self._facts),
             beam.pvalue.AsSingleton(counts),
             beam.pvalue.AsIter(tables["ignored"]),
-            beam.pvalue.AsIter(*merged),
-            *map(beam.pvalue.AsIter, tables["written"]),
+            beam.pvalue.AsIter(merged),
+            *map(beam.pvalue.AsIter, tables["written"] or (nothing,)),
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -19,7 +18,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
 from tests.cloud.fault_proxy import FaultProxy, fault_proxy
-from tests.cloud.token_server import serve_tokens
+from tests.cloud.google_proxy import google_cloud
 
 PROJECT, DATASET = "local-project", "study"
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -75,16 +74,16 @@ def proxied_bigquery(folder: Path, storage_address: str) -> Iterator[tuple[BigQu
         storage_address: of the storage server that load jobs read from.
     """
     require_server()
-    with fault_proxy() as proxy, serve_tokens() as tokens, _running(folder, storage_address) as port:
+    (folder / "cloud").mkdir()
+    with fault_proxy() as proxy, google_cloud(folder / "cloud") as cloud, _running(folder, storage_address) as port:
         proxy.upstream = ("127.0.0.1", port)
         environment = {
+            **cloud.environment,  # Beam's client wants credentials, also for a server on this machine
             "BIGQUERY_EMULATOR_HOST": proxy.address,
             "STORAGE_EMULATOR_HOST": storage_address,
             "PYTHONPATH": os.pathsep.join(filter(None, [str(_SHIM), os.environ.get("PYTHONPATH")])),
-            # Beam's client wants some, also for a server on this machine.
-            "GOOGLE_APPLICATION_CREDENTIALS": str(tokens.write_user_file(folder / "credentials.json")),
-            "NO_GCE_CHECK": "true",
         }
+        del environment["GOOGLE_CLOUD_PROJECT"], environment["https_proxy"]  # Beam would ask it for loopback, too
         server = BigQueryServer(f"http://127.0.0.1:{port}", environment)
         server.client.create_dataset(DATASET)
         yield server, proxy
@@ -100,7 +99,11 @@ def _running(folder: Path, storage_address: str) -> Iterator[int]:
         process = subprocess.Popen(
             [*map(str, command)],
             # DuckDB looks for its extensions in the home folder.
-            env={"PATH": os.environ["PATH"], "HOME": str(environment / "home"), "STORAGE_EMULATOR_HOST": storage_address},
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(environment / "home"),
+                "STORAGE_EMULATOR_HOST": storage_address,
+            },
             stdout=log,
             stderr=subprocess.STDOUT,
         )

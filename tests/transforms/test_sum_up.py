@@ -128,6 +128,7 @@ def sum_up(
             "counts": pipeline | "counts" >> beam.Create(sent),
             "ignored": pipeline | "ignored" >> beam.Create(["/in/z.txt", "/in/кашель.txt"]),
             "written": written,
+            "merged": (),
         }
         assert_that(tables | SumUp(str(path), {"run_id": "r", "limit": None}), equal_to([str(path)]))
     text = path.read_text(encoding="utf-8")
