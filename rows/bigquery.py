@@ -17,7 +17,7 @@ _SUFFIXES: Final[dict[Kind, str]] = {"embeddings": "", "recordings": "_recording
 _STAGING: Final = "hear_staging_"
 # https://cloud.google.com/bigquery/docs/tables#table_naming allows more, most of which Beam's parser does not take.
 _NAME: Final = re.compile(
-    r"(?P<project>(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]*[a-z0-9])[:.](?P<dataset>[A-Za-z0-9_]{1,1024})\.(?P<table>[A-Za-z0-9_-]{1,1000})"
+    r"(?P<project>(?:[a-z][a-z0-9.-]{1,30}:)?[a-z][a-z0-9-]{4,28}[a-z0-9])[:.](?P<dataset>[A-Za-z0-9_]{1,1024})\.(?P<table>[A-Za-z0-9_-]{1,1000})"
 )
 
 
