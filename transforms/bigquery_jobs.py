@@ -174,16 +174,21 @@ def run_merge(
 
 
 def stop_jobs(
-    client: bigquery.Client, stem: str, location: str, *, pause: Callable[[float], None] = time.sleep
+    client: bigquery.Client,
+    stem: str,
+    location: str,
+    *,
+    for_s: float = RETRY_FOR_S,
+    pause: Callable[[float], None] = time.sleep,
 ) -> None:
     """Ends the jobs of `run_merge`, if there are some at work, so that none does its work later. Raises TableError."""
     from google.api_core.exceptions import NotFound
 
     for attempt in range(_MAX_ATTEMPTS):
         try:
-            job = client.get_job(f"{stem}_{attempt}", location=location, retry=retry(), timeout=_ANSWER_WITHIN_S)
+            job = client.get_job(f"{stem}_{attempt}", location=location, retry=retry(for_s), timeout=_ANSWER_WITHIN_S)
             if job.state != "DONE":
-                job.cancel(retry=retry(), timeout=_ANSWER_WITHIN_S)
+                job.cancel(retry=retry(for_s), timeout=_ANSWER_WITHIN_S)
                 _wait(job, pause)
         except NotFound:
             return

@@ -24,7 +24,7 @@ from rows.bigquery import (
 from rows.merge import merge_statement
 from rows.model import TableRow
 from rows.store import StoreError, open_store
-from transforms.bigquery_jobs import TableError, bigquery_client, retry, run_merge, stop_jobs, table_error
+from transforms.bigquery_jobs import RETRY_FOR_S, TableError, bigquery_client, retry, run_merge, stop_jobs, table_error
 from transforms.quiet import quiet_worker
 
 CLEAN_UP_FOR_S: Final = 30.0
@@ -57,10 +57,10 @@ class TableWrite:
         return f"hear_merge_{self.run_id}_{kind}"
 
 
-def location_of(write: TableWrite, client: Any) -> str:
+def location_of(write: TableWrite, client: Any, for_s: float = RETRY_FOR_S) -> str:
     """Where the dataset is, and so its jobs. Raises TableError."""
     try:
-        dataset = client.get_dataset(f"{write.target.project}.{write.target.dataset}", retry=retry())
+        dataset = client.get_dataset(f"{write.target.project}.{write.target.dataset}", retry=retry(for_s))
     except Exception as error:  # noqa: BLE001 - connections fail in many ways; their texts are not ours to show
         raise table_error(error, f"looking for the dataset {write.target.dataset}") from None
     return str(dataset.location)
@@ -76,9 +76,9 @@ def remove_staging(write: TableWrite, *, stop: bool) -> None:
     """
     client = bigquery_client(write.job_project)
     if stop:
-        location = location_of(write, client)
+        location = location_of(write, client, CLEAN_UP_FOR_S)
         for kind in KINDS:
-            stop_jobs(client, write.job_stem(kind), location)
+            stop_jobs(client, write.job_stem(kind), location, for_s=CLEAN_UP_FOR_S)
     for table in write.staging.values():
         try:
             client.delete_table(str(table), not_found_ok=True, retry=retry(CLEAN_UP_FOR_S))

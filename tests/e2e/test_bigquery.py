@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,13 @@ def test_killed_before_during_and_after_load_and_merge(cloud: Cloud, tmp_path: P
     arguments = ("--input", "gs://clinic/killed", "--output", prefix, *cloud.target("killed"))
     cloud.killed(LOAD, *arguments)
     assert cloud.has_leftovers("killed")
+    staging = [name for name in cloud.server.tables() if name.startswith("hear_staging_")]
+    left_s = [
+        (table.expires - datetime.now(timezone.utc)).total_seconds()
+        for table in (cloud.server.client.get_table(f"{DATASET}.{name}") for name in staging)
+    ]
+    assert len(left_s) == 3
+    assert all(13 * 86400 < some <= 14 * 86400 for some in left_s)
     cloud.killed(LOAD, *arguments, after=True)
     cloud.killed(QUERY, *arguments, skip=1)
     assert not cloud.rows("killed")
