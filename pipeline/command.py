@@ -36,18 +36,30 @@ from pipeline.report import print_summary, shortfall
 from pipeline.resuming import alone_on_checkpoint, find_earlier, take_over
 from pipeline.settings import RunSettings
 from pipeline.stopping import INTERRUPTED, INTERRUPTED_TEXT, stopping
+from pipeline.tables import check_tables, table_facts, tables_in_order
 from pipeline.usage import PROGRAM, UsageError
 from pipeline.versions import versions
 from rows.generations import note_run, remove_all
 from rows.lease import LeaseError, remove_lease
 from rows.lease_holder import Job
 from rows.store import StoreError, open_store
+from transforms.bigquery_jobs import TableError
 from transforms.files import FileError, read_whole
 from transforms.staging import StagingError
 from transforms.tidy_up import Leftovers
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
-_FAILURES = (EndpointError, FileError, LeaseError, ListingError, ManifestError, RunFailed, StagingError, StoreError)
+_FAILURES = (
+    EndpointError,
+    FileError,
+    LeaseError,
+    ListingError,
+    ManifestError,
+    RunFailed,
+    StagingError,
+    StoreError,
+    TableError,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_signed_in(run)
         _check_inputs(run)
         check_readable(run)
+        check_tables(run)
         existing = replaced_outputs(run, find_earlier(run).runs)
         if arguments.pool is not None:
             print(*described(arguments.beam, arguments.pool), sep="\n", file=sys.stderr)
@@ -122,25 +135,32 @@ def _facts(run: RunSettings, endpoint: EndpointSettings) -> dict[str, Any]:
         "staged": None if run.staging is None else run.staging.run_uri,
         "keep_staged": run.keep_staged,
         "checkpoint": run.checkpoint,
+        **table_facts(run),
         "max_requests": run.max_requests,
         "versions": versions(),
     }
 
 
 def _run(arguments: Arguments, existing: list[str]) -> int:
-    run, pool = arguments.run, arguments.pool
+    run = arguments.run
     jobs = Jobs(arguments.beam)
     with stopping(staged_in=staged_in(run)), alone_on_checkpoint(run, jobs.ask) as lease:
+
+        def is_at_work() -> bool:
+            """Whether a job has taken over what this process would otherwise clean up."""
+            return lease is not None and lease.is_handed_over
+
         earlier = take_over(run)
         with running_endpoint(run) as endpoint:
-            check_credentials(run, endpoint, on_dataflow=pool is not None)
+            check_credentials(run, endpoint, on_dataflow=arguments.pool is not None)
             facts = _facts(run, endpoint)
-            note_run(open_store(run.checkpoint), run.run_id, {"output": absolute(run.output), **facts})
-            with nothing_left_staged(run, earlier, lambda: lease is not None and lease.is_handed_over):
+            output = None if run.output is None else absolute(run.output)
+            note_run(open_store(run.checkpoint), run.run_id, {"output": output, **facts})
+            with nothing_left_staged(run, earlier, is_at_work), tables_in_order(run, earlier, is_at_work):
                 facts["probe"] = check(run, endpoint, earlier)
                 # Whatever the probe has shown, the run's own clients need not find out by a canary.
                 endpoint = replace(endpoint, is_proven=run.probe)
-                if pool is None:
+                if arguments.pool is None:
                     launch(run, endpoint, earlier, arguments.beam, facts)
                 else:
                     assert lease is not None
@@ -151,7 +171,7 @@ def _run(arguments: Arguments, existing: list[str]) -> int:
                         earlier,
                         arguments.beam,
                         facts,
-                        pool=pool,
+                        pool=arguments.pool,
                         lease=lease,
                         leftovers=leftovers,
                         jobs=jobs,
@@ -161,15 +181,21 @@ def _run(arguments: Arguments, existing: list[str]) -> int:
                     _say_on_the_way(job.link)
                     follow(job, lease, jobs, _say_on_the_way)
         summary = _read_summary(run)
-        remove_replaced(existing, [*summary["files"], run.summary_path])
-        remove_unfinished(run.output)
-        missed = shortfall(summary, run.max_failure_fraction)
-        if run.delete_checkpoint and missed is None and not summary["left"]["recordings"]:
-            remove_all(open_store(run.checkpoint))
-            remove_lease(run.checkpoint)
+        missed = _tidy_up(run, existing, summary)
     with contextlib.suppress(OSError):  # whoever read the output has left; the summary is in its file
         print_summary(summary, Console())
     return DONE if missed is None else _say(missed, FAILED)
+
+
+def _tidy_up(run: RunSettings, existing: list[str], summary: dict[str, Any]) -> str | None:
+    """Removes what the finished run needs no more; why it is no success, or None."""
+    remove_replaced(existing, [*summary["files"], run.summary_path])
+    remove_unfinished(run.output)
+    missed = shortfall(summary, run.max_failure_fraction)
+    if run.delete_checkpoint and missed is None and not summary["left"]["recordings"]:
+        remove_all(open_store(run.checkpoint))
+        remove_lease(run.checkpoint)
+    return missed
 
 
 def _read_summary(run: RunSettings) -> dict[str, Any]:

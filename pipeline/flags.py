@@ -221,7 +221,17 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     output = parser.add_argument_group("output")
-    output.add_argument("--output", metavar="PREFIX", help="of the output files' names, such as out/study (required)")
+    output.add_argument(
+        "--output",
+        metavar="PREFIX",
+        help="of the output files' names, such as out/study (required, unless --output_table is given)",
+    )
+    output.add_argument(
+        "--output_table",
+        metavar="PROJECT:DATASET.TABLE",
+        help="a BigQuery table, instead of files or beside them; also TABLE_recordings and TABLE_failures. New rows are merged into "
+        "what is there. Needs --checkpoint where there is no --output, and --temp_location gs://... or a checkpoint on gs://",
+    )
     output.add_argument("--output_format", default="tfrecord", help="tfrecord or parquet (default: tfrecord)")
     output.add_argument(
         "--checkpoint",

@@ -18,7 +18,8 @@ from transforms.make_packets import MakePackets
 from transforms.plan_segments import PlanSegments
 from transforms.sum_up import SumUp
 from transforms.tidy_up import Leftovers, TidyUp
-from transforms.write_tables import WriteEmbeddings, WriteFailures, WriteRecordings
+from transforms.write_bigquery import WriteBigQuery
+from transforms.write_tables import ReadRows, WriteEmbeddings, WriteFailures, WriteRecordings
 
 
 def build(
@@ -35,7 +36,7 @@ def build(
 
         inputs or manifest, receipts of earlier runs -> by recording -> what is left to do: segments -> packets -> Reshuffle
           -> [ fetch, decode, batch, send, store rows in the checkpoint ] -> receipts
-          -> one row a clip -> [ read rows from the checkpoint, write ] -> summary -> old generations merged
+          -> one row a clip -> [ read rows from the checkpoint, write ] -> tables merged -> summary -> old generations merged
 
     `leftovers` are removed at the end where no launcher waits for it.
     """
@@ -45,18 +46,30 @@ def build(
     embedded = packets | "Embed" >> EmbedPackets(run.embed_settings(endpoint))
     choose = ChooseRows(run.run_id, may_be_unfinished=run.max_requests is not None)
     chosen = (planned["plans"], embedded.receipts) | "Choose rows" >> choose
-    has_manifest = run.manifest is not None
-    write = WriteEmbeddings(run.checkpoint, run.output, run.output_format, run.run_id, has_manifest=has_manifest)
-    embeddings = chosen["places"] | "Write embeddings" >> write
-    recordings = chosen["recordings"] | "Write recordings" >> WriteRecordings(run.output, run.run_id, after=embeddings)
-    all_failures = (chosen["failures"], asked["problems"]) | "Put failures together" >> beam.Flatten()
-    failures = all_failures | "Write failures" >> WriteFailures(run.output, run.run_id, after=recordings)
-    tables = {
+    rows = {
+        "embeddings": chosen["places"] | "Read rows" >> ReadRows(run.checkpoint),
         "recordings": chosen["recordings"],
-        "failures": all_failures,
+        "failures": (chosen["failures"], asked["problems"]) | "Put failures together" >> beam.Flatten(),
+    }
+    files: tuple[beam.PCollection, ...] = ()
+    merged: tuple[beam.PCollection, ...] = ()
+    if run.output is not None:
+        write = WriteEmbeddings(run.output, run.output_format, run.run_id, has_manifest=run.manifest is not None)
+        embeddings = rows["embeddings"] | "Write embeddings" >> write
+        recordings = rows["recordings"] | "Write recordings" >> WriteRecordings(
+            run.output, run.run_id, after=embeddings
+        )
+        failures = rows["failures"] | "Write failures" >> WriteFailures(run.output, run.run_id, after=recordings)
+        files = (embeddings, recordings, failures)
+    if run.table_write is not None:
+        merged = (rows | "Write to BigQuery" >> WriteBigQuery(run.table_write, after=files),)
+    tables = {
+        "recordings": rows["recordings"],
+        "failures": rows["failures"],
         "counts": (embedded.counts, chosen["counts"], asked["counts"]) | "Put counts together" >> beam.Flatten(),
         "ignored": asked["ignored"],
-        "written": (embeddings, recordings, failures),
+        "written": files,
+        "merged": merged,
     }
     summary = tables | "Sum up" >> SumUp(run.summary_path, facts)
     if earlier.merge is not None:

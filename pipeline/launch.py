@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -26,8 +27,10 @@ from pipeline.preflight import remove_staged, staged_in
 from pipeline.resuming import Earlier
 from pipeline.settings import RunSettings
 from pipeline.stopping import stopping_workers
+from pipeline.tables import remove_own
 from pipeline.watch import watching
 from rows.writer import flush_all
+from transforms.bigquery_jobs import explain_load
 from transforms.embed_packets import release_shared
 from transforms.progress import PROGRESS
 from transforms.quiet import INTERRUPT, KNOWN_ERROR, QuietLog, mark_workers
@@ -78,19 +81,21 @@ def launch(
         if INTERRUPT.search(text):  # it was raised within a bundle
             raise KeyboardInterrupt from None
         known = KNOWN_ERROR.findall(text)
-        if not known:
+        said = known[-1] if known else explain_load("".join(traceback.format_exception(error)))
+        if said is None:
             raise
-        raise RunFailed(known[-1]) from None
+        raise RunFailed(said) from None
     finally:
         release_shared()
         flush_all()
-        if _is_local(options):  # elsewhere a job may go on whose launcher has been stopped
+        if is_local_run(options):  # elsewhere a job may go on whose launcher has been stopped
             remove_unfinished(run.output, run.run_id)
 
 
 def _clean_up(run: RunSettings) -> None:
     remove_unfinished(run.output, run.run_id)
     remove_staged(run)
+    remove_own(run)
 
 
 def _keep_quiet() -> None:
@@ -99,18 +104,19 @@ def _keep_quiet() -> None:
             handler.addFilter(QuietLog())
 
 
-def _is_local(options: PipelineOptions) -> bool:
+def is_local_run(options: PipelineOptions) -> bool:
+    """Whether the run's work is done by this process, and processes that it starts."""
     return options.view_as(StandardOptions).runner in LOCAL_RUNNERS
 
 
 def _has_worker_processes(options: PipelineOptions) -> bool:
-    return _is_local(options) and options.view_as(DirectOptions).direct_running_mode == "multi_processing"
+    return is_local_run(options) and options.view_as(DirectOptions).direct_running_mode == "multi_processing"
 
 
 def _runner(options: PipelineOptions) -> Any:
     """`DirectRunner` too runs on FnApiRunner: Beam's own DirectRunner first tries to download another runner's binary."""
     runner = options.view_as(StandardOptions).runner
-    return FnApiRunner() if _is_local(options) else runner
+    return FnApiRunner() if is_local_run(options) else runner
 
 
 def _prepare_worker_processes() -> None:

@@ -25,6 +25,7 @@ from pipeline.settings import RunSettings
 from pipeline.usage import UsageError
 from pipeline.values import MODEL_ID
 from pipeline.worker_pool import WorkerPool
+from rows.bigquery import TableName
 from transforms.staging import StagingArea
 
 _MOST_DECODERS = 4
@@ -61,12 +62,9 @@ def parse(argv: Sequence[str]) -> Arguments:
     runner = beam.view_as(StandardOptions).runner
     on_dataflow = runner == dataflow.RUNNER
     _check_what(given)
-    for option, example in (
-        ("endpoint", "--endpoint local"),
-        ("output", "--output out/coughs"),
-    ):
-        if not getattr(given, option):
-            raise UsageError(f"--{option} is missing: expected for example {example}")
+    if not given.endpoint:
+        raise UsageError("--endpoint is missing: expected for example --endpoint local")
+    _check_output(given)
     for option in ("checkpoint", "endpoint_host", "model_id"):
         if getattr(given, option) == "":
             raise UsageError(f"--{option} is empty: leave it out for its default")
@@ -106,9 +104,12 @@ def parse(argv: Sequence[str]) -> Arguments:
             staging_location=given.staging_location if given.send == "uris" else None,
             keep_staged=given.keep_staged,
             probe=not given.no_probe,
-            output=_checked_prefix("--output", given.output),
+            output=None if given.output is None else _checked_prefix("--output", given.output),
+            output_table=_table(given),
+            job_project=beam.view_as(GoogleCloudOptions).project,
+            load_location=_load_location(given, beam),
             output_format=given.output_format,
-            checkpoint=_checked_prefix("--checkpoint", (given.checkpoint or f"{given.output}-checkpoint").rstrip("/")),
+            checkpoint=_checked_prefix("--checkpoint", _checkpoint(given)),
             fresh_checkpoint=given.fresh_checkpoint,
             delete_checkpoint=given.delete_checkpoint,
             retry_failed=given.retry_failed,
@@ -154,6 +155,49 @@ def _check_what(given: argparse.Namespace) -> None:
         for option in ("uri_column", "uri_template"):
             if getattr(given, option) is not None:
                 raise UsageError(f"--{option} is given, but has a meaning only with --manifest")
+
+
+def _check_output(given: argparse.Namespace) -> None:
+    """Refuses no output at all, and tables alone without a checkpoint of a known place."""
+    if not (given.output or given.output_table):
+        raise UsageError(
+            "--output is missing: expected for example --output out/coughs, or --output_table PROJECT:DATASET.TABLE"
+        )
+    if given.output == "":
+        raise UsageError("--output is empty: leave it out to write to --output_table only")
+    if given.output is None:
+        if not given.checkpoint:
+            raise UsageError(
+                "--checkpoint is missing: expected with --output_table alone, for example --checkpoint gs://bucket/checkpoint"
+            )
+        if given.overwrite:
+            raise UsageError("--overwrite is given, but has a meaning only with --output: tables are merged into")
+
+
+def _table(given: argparse.Namespace) -> TableName | None:
+    if given.output_table is None:
+        return None
+    try:
+        return TableName.parse(given.output_table)
+    except ValueError as error:
+        raise UsageError(f"--output_table is {given.output_table!r}: {error}") from None
+
+
+def _checkpoint(given: argparse.Namespace) -> str:
+    return str(given.checkpoint or f"{given.output}-checkpoint").rstrip("/")
+
+
+def _load_location(given: argparse.Namespace, beam: PipelineOptions) -> str | None:
+    """Where the files are put that BigQuery's load jobs read: they read Cloud Storage only."""
+    if given.output_table is None:
+        return None
+    for location in (beam.view_as(GoogleCloudOptions).temp_location, _checkpoint(given)):
+        if location and re.fullmatch(r"gs://[^/]+(/.*)?", location):
+            return str(location).rstrip("/")
+    raise UsageError(
+        "--temp_location is missing: expected with --output_table, for example --temp_location gs://bucket/temp, for the files "
+        "that BigQuery loads (or a --checkpoint on gs://)"
+    )
 
 
 def _manifest(given: argparse.Namespace) -> ManifestSettings | None:
@@ -217,7 +261,7 @@ def _check_reach(run: RunSettings, runner: str) -> None:
         for option, paths in (
             ("input", run.inputs),
             ("manifest", manifest),
-            ("output", (run.output,)),
+            ("output", () if run.output is None else (run.output,)),
             ("checkpoint", (run.checkpoint,)),
         ):
             local = next((path for path in paths if not path.startswith("gs://")), None)

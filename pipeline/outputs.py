@@ -36,6 +36,8 @@ def replaced_outputs(run: RunSettings, earlier_runs: Iterable[dict[str, Any]]) -
     Raises UsageError if there are some and neither `--overwrite` was given nor one of the checkpoint's earlier runs, with
     the same fingerprint, wrote them.
     """
+    if run.output is None:
+        return []
     existing = existing_outputs(run.output)
     mine = {"output": absolute(run.output), "fingerprint": run.fingerprint}
     own = any(mine.items() <= {key: earlier.get(key) for key in mine}.items() for earlier in earlier_runs)
@@ -50,7 +52,7 @@ def replaced_outputs(run: RunSettings, earlier_runs: Iterable[dict[str, Any]]) -
 def make_folders(run: RunSettings) -> None:
     """Makes the folders of output and checkpoint on disk; UsageError if they cannot be made or written."""
     for option, path in (("--output", run.output), ("--checkpoint", f"{run.checkpoint}/")):
-        if not is_local(path):
+        if path is None or not is_local(path):
             continue
         folder = Path(path).parent if option == "--output" else Path(path)
         try:
@@ -73,11 +75,13 @@ def remove_replaced(existing: list[str], written: list[str]) -> None:
         remove(path)
 
 
-def remove_unfinished(prefix: str, run_id: str = _RUN_ID) -> None:
+def remove_unfinished(prefix: str | None, run_id: str = _RUN_ID) -> None:
     """Removes what a run left that was cut off while it wrote tables; without `run_id`, what any run left.
 
     What cannot be removed is left to the next run.
     """
+    if prefix is None:
+        return
     folder = folder_of(prefix)
     name = prefix.removeprefix(folder)
     pattern = rf"\.{re.escape(name)}(-recordings|-failures)?-{run_id}\.(tfrecord|parquet|jsonl)/"

@@ -29,7 +29,8 @@ def plan(run: RunSettings) -> dict[str, Any]:
         "model_id": run.model_id,
         "fingerprint": run.fingerprint,
         "clips": run.clip_choice,
-        "output": f"{run.output}-*.{run.output_format}",
+        "output": None if run.output is None else f"{run.output}-*.{run.output_format}",
+        "output_table": None if run.output_table is None else str(run.output_table),
         "checkpoint": run.checkpoint,
         "max_requests": run.max_requests,
     }

@@ -161,7 +161,7 @@ def _compare_with_earlier(run: RunSettings, answer: ProbeAnswer, earlier: Earlie
             raise RunEnded(
                 f"The model behind {run.target.name or 'the local endpoint'} is not the one that the checkpoint "
                 f"{run.checkpoint!r} was begun with: it answers the probe differently (by {difference:.2g}). Rows of two models "
-                "must not be mixed: choose another --output with a --model_id that tells them apart."
+                f"must not be mixed: choose another {run.destinations} with a --model_id that tells them apart."
             )
     kept = {"fingerprint": run.fingerprint, "embedding": [float(value) for value in answer.embedding]}
     store.write(f"{run.run_id}/{PROBE_FILE}", json.dumps(kept).encode())

@@ -37,7 +37,7 @@ def check_signed_in(run: RunSettings) -> None:
 
 
 def check_readable(run: RunSettings) -> None:
-    """Asks for what is under output and checkpoint, which every run does, where they are on Cloud Storage.
+    """Asks for what is under output, checkpoint and the place of load files, where they are on Cloud Storage.
 
     Raises UsageError for a bucket that is not there or may not be listed, ListingError where Cloud Storage fails.
     """
@@ -50,13 +50,19 @@ def check_readable(run: RunSettings) -> None:
 
 
 def prove_writable(run: RunSettings) -> None:
-    """Writes, lists, moves, reads and deletes an object beside the output and in the checkpoint, where they are on Cloud Storage.
+    """Writes, lists, moves, reads and deletes an object beside the output, in the checkpoint, and where load files go.
+
+    That is, where they are on Cloud Storage.
 
     Raises UsageError where that may not be done, ListingError where Cloud Storage fails.
     """
     for option, place in _places(run):
-        # What is left beside the output if this is cut off goes with what runs leave there that are.
-        folder = unfinished_folder(place, run.run_id, ".tfrecord") if option == "output" else place
+        # What is left if this is cut off goes with what runs leave there that are.
+        folder = place
+        if option == "output":
+            folder = unfinished_folder(place, run.run_id, ".tfrecord")
+        elif run.table_write is not None and place == run.load_location:
+            folder = run.table_write.load_folder
         try:
             objects.prove_rights(f"{folder}/")
         except Exception as error:  # noqa: BLE001 - likewise
@@ -71,6 +77,12 @@ def explained(option: str, value: str, error: ListingError) -> ListingError | Us
 
 def _places(run: RunSettings) -> Iterator[tuple[str, str]]:
     """What is written to on Cloud Storage, with the options that name it."""
-    for option, place in (("output", run.output), ("checkpoint", run.checkpoint)):
-        if not is_local(place):
-            yield option, place
+    yield from (
+        (option, place)
+        for option, place in (
+            ("output", run.output),
+            ("checkpoint", run.checkpoint),
+            ("temp_location", None if run.load_location == run.checkpoint else run.load_location),
+        )
+        if place is not None and not is_local(place)
+    )

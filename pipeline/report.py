@@ -69,6 +69,9 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
         )
     for file in summary["files"]:
         console.print(file, markup=False, highlight=False, soft_wrap=True)
+    for table in summary["tables"]:
+        changes = ", ".join(f"{table[what]:,} rows {what}" for what in ("inserted", "updated", "deleted"))
+        console.print(f"{table['table']}: {changes}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _duration(seconds: float) -> str:

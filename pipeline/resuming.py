@@ -82,7 +82,7 @@ def _check_fingerprint(run: RunSettings, earlier: Earlier) -> None:
         if other.get("fingerprint") in (None, run.fingerprint):
             continue
         remedy = (
-            "choose another --output or --checkpoint for it, or give --fresh_checkpoint to drop what is stored there and "
+            f"choose another {run.destinations} or --checkpoint for it, or give --fresh_checkpoint to drop what is stored there and "
             "start over (and --overwrite, to replace its tables)"
         )
         theirs = other.get("fingerprint_settings")

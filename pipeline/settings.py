@@ -13,11 +13,14 @@ from audio.manifest import ManifestSettings
 from endpoint.settings import EndpointSettings, InstanceFormat, SendAs, TransportName
 from endpoint.tokens import BucketTokenSettings
 from pipeline.endpoints import Target
+from rows.bigquery import TableName
+from rows.generations import SUMMARY_FILE
 from rows.identity import fingerprint
 from transforms.embed_packets import EmbedSettings
 from transforms.plan_segments import PlanSettings
 from transforms.segment_rows import RowSettings
 from transforms.staging import StagingArea
+from transforms.write_bigquery import TableWrite
 from transforms.write_tables import OutputFormat
 
 AUDIO_RULES = 2
@@ -55,7 +58,13 @@ class RunSettings:
     staging_location: str | None
     keep_staged: bool
     probe: bool
-    output: str
+    output: str | None
+    """None: to tables only."""
+    output_table: TableName | None
+    job_project: str | None
+    """In which BigQuery jobs run; None: that of the table."""
+    load_location: str | None
+    """Below which load files are written, `gs://...`; None without a table."""
     output_format: OutputFormat
     checkpoint: str
     fresh_checkpoint: bool
@@ -97,8 +106,27 @@ class RunSettings:
 
     @property
     def summary_path(self) -> str:
-        """The file of the summary."""
+        """The file of the summary: beside the output files, or, where there are none, in the checkpoint."""
+        if self.output is None:
+            return f"{self.checkpoint}/{self.run_id}/{SUMMARY_FILE}"
         return f"{self.output}-summary.json"
+
+    @property
+    def table_write(self) -> TableWrite | None:
+        """How rows get into BigQuery, if they do."""
+        if self.output_table is None:
+            return None
+        folder = f"{self.load_location}/bigquery-{self.run_id}"
+        return TableWrite(self.output_table, self.run_id, self.job_project or self.output_table.project, folder)
+
+    @property
+    def destinations(self) -> str:
+        """The options that say where rows go, for messages: another run's rows need another of each."""
+        return " and ".join(
+            name
+            for name, value in (("--output", self.output), ("--output_table", self.output_table))
+            if value is not None
+        )
 
     def endpoint_settings(self, name: str, host: str) -> EndpointSettings:
         """The client's settings, once it is known where the endpoint is."""

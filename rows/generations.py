@@ -2,6 +2,7 @@
 
     RUN/run.json               what the run was
     RUN/probe.json             what the endpoint answered to its probe
+    RUN/summary.json           its summary, where it wrote to tables only
     RUN/PACKET/NAME.rows       its rows, in a folder for each packet
     NAME-merged1/merged.json   of a generation that took the place of others: their names, written when all rows are there
 
@@ -21,6 +22,7 @@ from rows.store import MissingFile, Store
 RUN_FILE: Final = "run.json"
 MERGED_FILE: Final = "merged.json"
 PROBE_FILE: Final = "probe.json"
+SUMMARY_FILE: Final = "summary.json"
 MERGED_AT_ONCE: Final = 8
 _ROWS: Final = ".rows"
 _TIER: Final = re.compile(r"-merged([0-9]+)$")
@@ -116,5 +118,5 @@ def remove_all(store: Store) -> None:
     folders = store.folders()
     remove_rows(store, folders)
     for folder in folders:
-        own = {f"{folder}/{name}" for name in (RUN_FILE, MERGED_FILE, PROBE_FILE)}
+        own = {f"{folder}/{name}" for name in (RUN_FILE, MERGED_FILE, PROBE_FILE, SUMMARY_FILE)}
         store.remove([name for name in store.names(f"{folder}/") if name in own])

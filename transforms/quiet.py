@@ -6,18 +6,22 @@ import logging
 import os
 import re
 import sys
+import traceback
 from types import TracebackType
 from typing import Final, TextIO
 
 KNOWN_ERROR: Final = re.compile(
     r"(?:^|\\n|\n)(?:audio\.listing\.\w+|audio\.manifest\w*\.\w+|audio\.decoder\w*\.DecodersUnusable|endpoint\.errors\.\w+"
     r"|rows\.checkpoint\.DamagedRecord|rows\.writer\.\w+|rows\.store\.\w+"
-    r"|transforms\.files\.\w+|transforms\.staged_objects\.\w+"
+    r"|transforms\.bigquery_jobs\.\w+|transforms\.files\.\w+|transforms\.staged_objects\.\w+"
     r"|transforms\.choose_rows\.LostClip): (?P<message>.+?)(?: \[while running .*)?(?:\\n.*)?(?:$|\n)"
 )
 """In a stack trace, or in one whose line ends are written as `\\n`, as worker processes log it."""
 
 INTERRUPT: Final = re.compile(r"(?:^|\\n|\n|: )(?:builtins\.)?KeyboardInterrupt(?:$|:|\\n|\n| \[while running)")
+
+LOAD_ERROR: Final = re.compile(r"\[while running \\*'BigQuery/Load (?P<kind>\w+)/|bigquery_file_loads\.py")
+"""Beam's own steps that load rows into BigQuery fail with what its clients raise, some of it without the step's name."""
 
 _NOISE: Final = "No semi_persistent_directory found"
 """Each of Beam's local worker processes says so, of a folder that only containers have."""
@@ -27,7 +31,7 @@ _WORKER: Final = "HEAR_PIPELINE_WORKER"
 
 def is_known(text: str) -> bool:
     """Whether `text` is about what is, or need not be, said in one line."""
-    return bool(KNOWN_ERROR.search(text) or INTERRUPT.search(text) or _NOISE in text)
+    return bool(KNOWN_ERROR.search(text) or LOAD_ERROR.search(text) or INTERRUPT.search(text) or _NOISE in text)
 
 
 class QuietLog(logging.Filter):
@@ -37,7 +41,8 @@ class QuietLog(logging.Filter):
         text = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             kind = type(record.exc_info[1])
-            text += f"\n{kind.__module__}.{kind.__qualname__}: {record.exc_info[1]}"
+            text += f"\n{kind.__module__}.{kind.__qualname__}: {record.exc_info[1]}\n"
+            text += "".join(traceback.format_tb(record.exc_info[2]))
         return not is_known(text)
 
 

@@ -99,10 +99,19 @@ class _WriteSummary(beam.DoFn):
         self._path = path
         self._facts = dict(facts)
 
-    def process(self, _once: None, counts: Counts, ignored: Iterable[str], *written: Iterable[str]) -> Iterator[str]:
+    def process(
+        self,
+        _once: None,
+        counts: Counts,
+        ignored: Iterable[str],
+        merged: Iterable[dict[str, Any]],
+        *written: Iterable[str],
+    ) -> Iterator[str]:
         files = sorted(name for names in written for name in names)
+        tables = sorted(merged, key=lambda table: str(table["table"]))
         finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        summary = summarise(counts, list(ignored), {**self._facts, "finished": finished, "files": files})
+        facts = {**self._facts, "finished": finished, "files": files, "tables": tables}
+        summary = summarise(counts, list(ignored), facts)
         write_whole(self._path, (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
         yield self._path
 
@@ -133,7 +142,8 @@ class SumUp(beam.PTransform):
       facts: what is known about the run before it starts, JSON values.
 
     Expects a dict of PCollections: `recordings`, `failures` (rows), `counts` (dicts of numbers), `ignored` (URIs), and
-    `written`, a tuple of PCollections of file names, for which it waits.
+    `written`, a tuple of PCollections of file names, and `merged`, one of what was
+    done to tables; either may be empty. It waits for both.
     """
 
     def __init__(self, path: str, facts: Mapping[str, Any]) -> None:
@@ -149,14 +159,13 @@ class SumUp(beam.PTransform):
             | "All counts" >> beam.Flatten()
             | "Add up" >> beam.CombineGlobally(add_counts)
         )
-        return (
-            recordings.pipeline
-            | "Once" >> beam.Create([None])
-            | "Write summary"
-            >> beam.ParDo(
-                _WriteSummary(self._path, self._facts),
-                beam.pvalue.AsSingleton(counts),
-                beam.pvalue.AsIter(tables["ignored"]),
-                *map(beam.pvalue.AsIter, tables["written"]),
-            )
+        once = recordings.pipeline | "Once" >> beam.Create([None])
+        nothing = recordings.pipeline | "Nothing" >> beam.Create([])
+        (merged,) = tables["merged"] or (nothing,)
+        return once | "Write summary" >> beam.ParDo(
+            _WriteSummary(self._path, self._facts),
+            beam.pvalue.AsSingleton(counts),
+            beam.pvalue.AsIter(tables["ignored"]),
+            beam.pvalue.AsIter(merged),
+            *map(beam.pvalue.AsIter, tables["written"] or (nothing,)),
         )

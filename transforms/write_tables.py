@@ -115,11 +115,21 @@ class FailuresWriter:
         """Lines need no end."""
 
 
+class ReadRows(beam.PTransform):
+    """Places of rows, by file of the `checkpoint`, into lists of TableRow; whoever writes them is fused with this."""
+
+    def __init__(self, checkpoint: str) -> None:
+        super().__init__()
+        self._read = _ReadRows(checkpoint)
+
+    def expand(self, places: beam.PCollection) -> beam.PCollection:
+        return places | "Read" >> beam.ParDo(self._read)
+
+
 class WriteEmbeddings(beam.PTransform):
-    """Places of rows into `PREFIX-SSSSS-of-NNNNN.tfrecord` or `.parquet`.
+    """Lists of rows into `PREFIX-SSSSS-of-NNNNN.tfrecord` or `.parquet`.
 
     Args:
-      checkpoint: the folder that the places' files are in.
       prefix: of the files' names.
       output_format: `tfrecord` (a `tf.train.Example` a row, see rows.example) or `parquet` (see rows.arrow).
       run_id: of this run.
@@ -128,18 +138,15 @@ class WriteEmbeddings(beam.PTransform):
     Returns the names of the files.
     """
 
-    def __init__(
-        self, checkpoint: str, prefix: str, output_format: OutputFormat, run_id: str, *, has_manifest: bool = False
-    ) -> None:
+    def __init__(self, prefix: str, output_format: OutputFormat, run_id: str, *, has_manifest: bool = False) -> None:
         super().__init__()
-        self._read = _ReadRows(checkpoint)
         writer: Callable[[BinaryIO], Any] = TFRecordWriter
         if output_format == "parquet":
             writer = embeddings_to_parquet(has_manifest=has_manifest)
         self._write = WriteShards(prefix, f".{output_format}", writer, run_id)
 
-    def expand(self, places: beam.PCollection) -> beam.PCollection:
-        return places | "Read rows" >> beam.ParDo(self._read) | "Into files" >> self._write
+    def expand(self, rows: beam.PCollection) -> beam.PCollection:
+        return rows | "Into files" >> self._write
 
 
 class _GatherRecordings(beam.DoFn):

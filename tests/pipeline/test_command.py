@@ -101,7 +101,7 @@ def test_a_run_with_too_many_failures_is_finished_and_no_success(
 ) -> None:
     def launch(run: Any, *_: object) -> None:
         counts = {"recordings": 2, "recordings/embedded": 1, "recordings/failed": 1, "clips": 1, "embedded": 1}
-        summary = summarise(counts, [], {"model_id": "m", "files": []})
+        summary = summarise(counts, [], {"model_id": "m", "files": [], "tables": []})
         Path(run.summary_path).write_text(json.dumps(summary))
 
     monkeypatch.setattr(command, "launch", launch)

@@ -28,7 +28,9 @@ COUNTS = {
 
 
 def summary(counts: dict[str, int] | None = None, ignored: list[str] | None = None, **facts: Any) -> dict[str, Any]:
-    return summarise(COUNTS if counts is None else counts, ignored or [], {"model_id": "hear", "files": [], **facts})
+    return summarise(
+        COUNTS if counts is None else counts, ignored or [], {"model_id": "hear", "files": [], "tables": [], **facts}
+    )
 
 
 def printed(some: dict[str, Any]) -> list[str]:

@@ -128,6 +128,7 @@ def sum_up(
             "counts": pipeline | "counts" >> beam.Create(sent),
             "ignored": pipeline | "ignored" >> beam.Create(["/in/z.txt", "/in/кашель.txt"]),
             "written": written,
+            "merged": (pipeline | "merged" >> beam.Create([{"table": "p.d.t", "inserted": 1}]),),
         }
         assert_that(tables | SumUp(str(path), {"run_id": "r", "limit": None}), equal_to([str(path)]))
     text = path.read_text(encoding="utf-8")
@@ -179,6 +180,7 @@ def test_the_summary_is_written_when_all_tables_are(tmp_path: Path) -> None:
         "run_id": "r",
         "limit": None,
         "files": ["out/a", "out/b"],
+        "tables": [{"table": "p.d.t", "inserted": 1}],
     }
 
 

@@ -22,7 +22,7 @@ from tests.rows.samples import census, embedding_row, failure_row
 from tests.rows.test_example import EXAMPLE, official
 from tests.transforms.samples import store
 from transforms.choose_rows import Place, Use
-from transforms.write_tables import OutputFormat, WriteEmbeddings, WriteFailures, WriteRecordings, read_places
+from transforms.write_tables import OutputFormat, ReadRows, WriteEmbeddings, WriteFailures, WriteRecordings, read_places
 
 ROWS = [
     embedding_row(
@@ -60,8 +60,8 @@ def write(
     run_folder: Path, prefix: Path, output_format: OutputFormat, places: Iterable[Any], *, has_manifest: bool = False
 ) -> list[Path]:
     with beam.Pipeline(runner=FnApiRunner()) as pipeline:
-        writing = WriteEmbeddings(str(run_folder), str(prefix), output_format, "run-id", has_manifest=has_manifest)
-        pipeline | beam.Create(list(places)) | writing
+        writing = WriteEmbeddings(str(prefix), output_format, "run-id", has_manifest=has_manifest)
+        pipeline | beam.Create(list(places)) | ReadRows(str(run_folder)) | writing
     return sorted(prefix.parent.iterdir())
 
 
