@@ -20,7 +20,7 @@ KNOWN_ERROR: Final = re.compile(
 
 INTERRUPT: Final = re.compile(r"(?:^|\\n|\n|: )(?:builtins\.)?KeyboardInterrupt(?:$|:|\\n|\n| \[while running)")
 
-LOAD_ERROR: Final = re.compile(r"\[while running \\*'BigQuery/Load (?P<kind>\w+)/|bigquery_file_loads\.py")
+LOAD_ERROR: Final = re.compile(r"\[while running \\*'Write to BigQuery/Load (?P<kind>\w+)/|bigquery_file_loads\.py")
 """Beam's own steps that load rows into BigQuery fail with what its clients raise, some of it without the step's name."""
 
 _NOISE: Final = "No semi_persistent_directory found"

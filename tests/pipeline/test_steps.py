@@ -20,7 +20,11 @@ from transforms.tidy_up import Leftovers
 
 GOLDEN = Path(__file__).with_name("steps.txt")
 OURS = ("transforms.", "pipeline.")
-INPUTS = {"inputs": ["--input=gs://b/in", "--limit=3"], "a manifest": ["--manifest=gs://b/labels.csv"]}
+INPUTS = {
+    "inputs": ["--input=gs://b/in", "--limit=3"],
+    "a manifest": ["--manifest=gs://b/labels.csv"],
+    "tables": ["--input=gs://b/in", "--output_table=project:study.coughs"],
+}
 
 
 class _Named(PipelineVisitor):

@@ -84,7 +84,7 @@ def test_without_files_the_summary_is_in_the_checkpoint(tmp_path: Path) -> None:
 def test_a_run_without_tables_asks_nothing_of_bigquery(tmp_path: Path) -> None:
     run = settings(tmp_path)
     check_tables(run)
-    with tables_in_order(run, Earlier({}), is_local=True):
+    with tables_in_order(run, Earlier({}), lambda: False):
         assert table_facts(run) == {}
 
 

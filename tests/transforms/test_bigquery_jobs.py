@@ -151,7 +151,7 @@ def test_a_server_elsewhere_is_no_emulator(monkeypatch: pytest.MonkeyPatch) -> N
         bigquery_client("my-project")
 
 
-STEP = " [while running 'BigQuery/Load recordings/BigQueryBatchFileLoads/TriggerLoadJobsWithoutTempTables/ParDo(TriggerLoadJobs)']"
+STEP = " [while running 'Write to BigQuery/Load recordings/BigQueryBatchFileLoads/TriggerLoadJobsWithoutTempTables/ParDo(TriggerLoadJobs)']"
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def test_rows_are_read_once_and_written_to_files_and_load_files_where_they_are_r
     _, stages = FnApiRunner().create_stages(pipeline.to_runner_api())
     steps = {step.unique_name: index for index, stage in enumerate(stages) for step in stage.transforms}
     (written,) = (name for name in steps if "Load embeddings" in name and name.endswith("ParDo(WriteRecordsToFile)"))
-    assert steps["Read rows/Read"] == steps["Files/Write/Write shards"] == steps[written]
+    assert steps["Read rows/Read"] == steps["Files/Into files/Write shards"] == steps[written]
 
 
 def test_a_run_has_names_of_its_own() -> None:
