@@ -1,0 +1,101 @@
+"""A launch from beginning to end: the entry point as the launcher runs it, the job as the launcher creates it, its work, its rows."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from emulator.recordings import write_recordings
+from tests.cloud.secrets import find_secrets
+from tests.cloud.token_server import CLIENT_SECRET, REFRESH_TOKEN
+from tests.e2e.dataflow_world import BUCKET, IMAGE, OnDataflow, on_dataflow
+from tests.e2e.running import assert_same_rows, embeddings, failures, recordings, succeed, summary_of
+from tests.templates.launcher import LAUNCH, start_entry_point
+
+GRAPH = "staging/template_launches/2026-01-01_00_00_00-1/job_object"
+LAUNCHED = {
+    **LAUNCH,
+    "project": "study-1",
+    "job_name": "hear-nightly",
+    "service_account_email": "worker@study-1.iam.gserviceaccount.com",
+    "staging_location": f"gs://{BUCKET}/staging",
+    "temp_location": f"gs://{BUCKET}/temp",
+    "template_location": f"gs://{BUCKET}/{GRAPH}",
+}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    write_recordings(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, study: Path) -> Iterator[OnDataflow]:
+    with on_dataflow(tmp_path_factory.mktemp("world")) as running:
+        for path in study.iterdir():
+            running.storage.upload("clinic", f"study/{path.name}", path.read_bytes())
+        yield running
+
+
+def test_a_launch(world: OnDataflow, study: Path, tmp_path: Path) -> None:
+    parameters = {
+        "endpoint": world.local.endpoint_name,
+        "endpoint_host": world.local.host,
+        "input": "gs://clinic/study/**",
+        "output": f"gs://{BUCKET}/nightly/r",
+        "output_format": "parquet",
+        "overwrite": "false",
+        "max_requests_per_minute": "12000",
+        "sdk_container_image": IMAGE,
+    }
+    written = start_entry_point(tmp_path, parameters, world.environment, launch=LAUNCHED)
+    assert written.returncode == 0, written.stderr
+    assert "Traceback" not in written.stderr
+    assert f"gs://{BUCKET}/nightly/r-summary.json" in written.stdout
+    assert not world.dataflow.requests  # the launcher creates the job, not the entry point
+
+    graph, _ = world.storage.content(BUCKET, GRAPH)
+    tokens = [*world.cloud.tokens.values, REFRESH_TOKEN, CLIENT_SECRET]
+    (tmp_path / "graph").write_bytes(graph)
+    said = tmp_path / "said"
+    said.write_text(written.stdout + written.stderr)
+    assert find_secrets([tmp_path / "graph", said, world.folder / "storage" / BUCKET], tokens=tokens, samples=[]) == []
+
+    jobs = f"{world.dataflow.address}/v1b3/projects/study-1/locations/us-west1/jobs"
+    request = urllib.request.Request(jobs, graph, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert json.loads(answer.read())["name"] == "hear-nightly"
+    job = world.dataflow.job
+    (pool,) = job["environment"]["workerPools"]
+    assert (pool["workerHarnessContainerImage"], pool["numWorkers"]) == (IMAGE, 2)
+    assert job["environment"]["serviceAccountEmail"] == LAUNCHED["service_account_email"]
+
+    # Another launch on the checkpoint is refused while the job is at work, with where to look for it.
+    again = {**LAUNCHED, "job_name": "hear-nightly-2", "dataflow_endpoint": world.dataflow.address}
+    refused = start_entry_point(tmp_path, parameters, world.environment, launch=again)
+    assert refused.returncode == 1
+    assert "(job hear-nightly on Dataflow, project study-1, us-west1" in refused.stderr.splitlines()[-1]
+
+    world.run_staged(job)
+    there = world.fetch("nightly")
+    here = tmp_path / "here" / "r"
+    where = ("--endpoint", world.local.endpoint_name, "--endpoint_host", world.local.host)
+    succeed(
+        *(*where, "--input", "gs://clinic/study/**", "--output", here, "--output_format", "parquet"),
+        **world.environment,
+    )
+    assert_same_rows(embeddings(there), embeddings(here))
+    assert recordings(there) == recordings(here)
+    assert failures(there) == failures(here)
+    assert summary_of(there)["embedded"] == len(embeddings(here)) > 40
+
+    # Once it has ended, the next launch goes on from the checkpoint.
+    job["currentState"] = "JOB_STATE_DONE"
+    third = start_entry_point(tmp_path, parameters, world.environment, launch=again)
+    assert third.returncode == 0, third.stderr
