@@ -9,6 +9,7 @@ BENCHMARKS = (
     "decoding",
     "whole_command",
     "fetch_ahead",
+    "rows_written",
     "scale",
     "peak_memory",
     "quota",

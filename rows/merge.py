@@ -76,9 +76,13 @@ def _staged(column: Column) -> str:
 
 
 def _nulls(columns: tuple[Column, ...]) -> str:
-    return ", ".join(
-        f"CAST(NULL AS {f'ARRAY<{column.type}>' if column.mode == 'REPEATED' else column.type})" for column in columns
-    )
+    return ", ".join(map(_null, columns))
+
+
+def _null(column: Column) -> str:
+    if column.type == "JSON":  # to which nothing is documented to be cast
+        return "PARSE_JSON(CAST(NULL AS STRING))"
+    return f"CAST(NULL AS {f'ARRAY<{column.type}>' if column.mode == 'REPEATED' else column.type})"
 
 
 def _gone(kind: Kind, target: Tables, staging: Tables) -> str | None:
