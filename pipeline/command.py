@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from apache_beam.options.pipeline_options import GoogleCloudOptions
 from rich.console import Console
 
 from audio.listing import Ignored, ListingError, PatternError, list_input
@@ -31,7 +32,7 @@ from pipeline.outputs import (
     replaced_outputs,
 )
 from pipeline.planned import plan
-from pipeline.preflight import check, check_credentials, nothing_left_staged, staged_in
+from pipeline.preflight import check, check_credentials, check_job_files, nothing_left_staged, staged_in
 from pipeline.report import print_summary, shortfall
 from pipeline.resuming import alone_on_checkpoint, find_earlier, take_over
 from pipeline.settings import RunSettings
@@ -130,6 +131,9 @@ def _run(arguments: Arguments, existing: list[str]) -> int:
         earlier = take_over(run)
         with running_endpoint(run) as endpoint:
             check_credentials(run, endpoint, on_dataflow=pool is not None)
+            if pool is not None:
+                cloud = arguments.beam.view_as(GoogleCloudOptions)
+                check_job_files(run, cloud.temp_location, cloud.staging_location)
             facts = _facts(run, endpoint)
             note_run(open_store(run.checkpoint), run.run_id, {"output": absolute(run.output), **facts})
             with nothing_left_staged(run, earlier, lambda: lease is not None and lease.is_handed_over):

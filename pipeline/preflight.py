@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from audio.fetch import storage_client
 from endpoint import credentials
 from endpoint.client import Client
 from endpoint.errors import RunEnded
@@ -26,6 +27,9 @@ from rows.store import StoreError, open_store
 from transforms.leftovers import bucket_warnings, other_leftovers, sweep
 from transforms.staging import Stager, StagingArea, StagingError, prove_rights
 
+_ANSWER_WITHIN_S = 60.0
+_NO_RIGHT, _MISSING = 403, 404
+
 
 def check_credentials(run: RunSettings, endpoint: EndpointSettings, *, on_dataflow: bool = False) -> None:
     """Raises RunEnded, with the remedy, where the run's credentials are missing or not accepted."""
@@ -38,6 +42,36 @@ def check_credentials(run: RunSettings, endpoint: EndpointSettings, *, on_datafl
         accounts.add(run.bucket_service_account)
     if accounts:
         credentials.check_credentials(*accounts)
+
+
+def check_job_files(run: RunSettings, temp_location: str, staging_location: str) -> None:
+    """Raises StagingError unless a job's files can be put where they are to be: Beam would try for ten minutes, and say nothing.
+
+    Args:
+      run: names an object that is written and deleted.
+      temp_location: must be there; the workers write to it.
+      staging_location: must be there, and this account must be allowed to look at the bucket, as Beam does, and to write.
+    """
+    for option, location in (("temp_location", temp_location), ("staging_location", staging_location)):
+        bucket, _, folder = location.removeprefix("gs://").partition("/")
+        blob = storage_client().bucket(bucket).blob(f"{folder.rstrip('/')}/{run.run_id}-check".lstrip("/"))
+        doing, right = "looked at", "storage.buckets.get"
+        try:
+            storage_client().get_bucket(bucket, timeout=_ANSWER_WITHIN_S)
+            if option == "staging_location":
+                doing, right = "written", "storage.objects.create"
+                blob.upload_from_string(b"", if_generation_match=0, timeout=_ANSWER_WITHIN_S)
+                with contextlib.suppress(Exception):  # to delete it is no right that a launcher needs
+                    blob.delete(timeout=_ANSWER_WITHIN_S)
+        except Exception as error:  # noqa: BLE001 - connections fail in many ways; their texts are not ours to show
+            code = getattr(error, "code", None)
+            if code == _NO_RIGHT and option == "temp_location":
+                continue
+            why = {
+                _MISSING: "there is no such bucket",
+                _NO_RIGHT: f"it may not be {doing} (HTTP 403): grant {right} on the bucket",
+            }.get(code or 0, f"it cannot be {doing} ({type(error).__name__})")
+            raise StagingError(f"--{option} is {location!r}: {why}") from None
 
 
 def check(run: RunSettings, endpoint: EndpointSettings, earlier: Earlier) -> dict[str, Any]:
