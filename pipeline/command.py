@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from apache_beam.options.pipeline_options import GoogleCloudOptions
 from rich.console import Console
 
 from audio.listing import Ignored, ListingError, PatternError, list_input
@@ -31,7 +32,7 @@ from pipeline.outputs import (
 )
 from pipeline.planned import plan
 from pipeline.preflight import check, check_credentials, nothing_left_staged, staged_in
-from pipeline.reach import check_readable, check_signed_in, explained, prove_writable
+from pipeline.reach import check_job_files, check_readable, check_signed_in, explained, prove_writable
 from pipeline.report import print_summary, shortfall
 from pipeline.resuming import alone_on_checkpoint, find_earlier, take_over
 from pipeline.settings import RunSettings
@@ -80,6 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return DONE
         make_folders(run)
         prove_writable(run)
+        if arguments.pool is not None:
+            cloud = arguments.beam.view_as(GoogleCloudOptions)
+            check_job_files(run.run_id, cloud.temp_location, cloud.staging_location)
         return _run(arguments, existing)
     except UsageError as error:
         return _say(error, WRONG_USAGE)

@@ -93,6 +93,9 @@ def complete(options: PipelineOptions, run: RunSettings, staging_location: str |
     debug.number_of_worker_harness_threads = debug.number_of_worker_harness_threads or THREADS
     for experiment in EXPERIMENTS:
         debug.add_experiment(experiment)
+    setup = options.view_as(SetupOptions)
+    # Else Beam would pickle what the command's main module holds, which no worker needs.
+    setup.save_main_session = bool(setup.save_main_session)
     cloud.staging_location = staging_location or cloud.temp_location
     cloud.job_name = cloud.job_name or f"hear-{run.run_id.lower()}"
     return pool

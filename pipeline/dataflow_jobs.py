@@ -23,6 +23,7 @@ _ANSWER_WITHIN_S: Final = 60.0
 _ENDED: Final = frozenset({"done", "failed", "cancelled", "updated", "drained"})
 _TALKATIVE: Final = (
     "apache_beam.internal.gcp.auth",
+    "apache_beam.io.gcp.gcsio",
     "apache_beam.runners.dataflow.dataflow_runner",
     "apache_beam.runners.dataflow.internal.apiclient",
     "apache_beam.utils.retry",

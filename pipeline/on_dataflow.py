@@ -63,7 +63,8 @@ def submit(
     Returns the job; without an id where none was submitted. Raises RunFailed if there is no job, and JobGoesOn if there may be one.
     """
     try:
-        pipeline = beam.Pipeline(runner=RUNNER, options=options)
+        with quiet_beam():
+            pipeline = beam.Pipeline(runner=RUNNER, options=options)
     except ValueError as error:  # what its validator says of options
         raise UsageError(" ".join(str(error).split())) from None
     worker = replace(endpoint, max_requests_per_minute=pool.requests_per_minute)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ from rows import objects
 from transforms.files import is_local
 from transforms.shards import unfinished_folder
 
+_FORBIDDEN = 403
 _LIST = "storage.objects.list"
 _WRITE = "storage.objects.create, get, list and delete"
 
@@ -67,6 +69,33 @@ def prove_writable(run: RunSettings) -> None:
             objects.prove_rights(f"{folder}/")
         except Exception as error:  # noqa: BLE001 - likewise
             raise explained(option, place, bucket_error(error, place, "writing", _WRITE)) from None
+
+
+def check_job_files(run_id: str, temp_location: str, staging_location: str) -> None:
+    """Finds out whether Dataflow's files can be put where they are to be: Beam would try for ten minutes, and say nothing.
+
+    Args:
+      run_id: names an object that is written and deleted.
+      temp_location: must be there; workers write to it, as which this process cannot try.
+      staging_location: must be there, and be looked at, as Beam does, and written to.
+
+    Raises UsageError where that cannot be, ListingError where Cloud Storage fails.
+    """
+    for option, place in (("temp_location", temp_location), ("staging_location", staging_location)):
+        folder = place.rstrip("/")
+        doing, right = "looking at", "storage.buckets.get"
+        try:
+            storage_client().get_bucket(objects.split(folder)[0], **objects.how())
+            if option == "staging_location":
+                doing, right = "writing", "storage.objects.create"
+                proof = objects.blob_at(f"{folder}/{run_id}-check")
+                objects.write_new(proof, b"")
+                with contextlib.suppress(Exception):  # to delete it is no right that a launcher needs
+                    objects.delete(proof)
+        except Exception as error:  # noqa: BLE001 - likewise
+            if option == "temp_location" and getattr(error, "code", None) == _FORBIDDEN:
+                continue
+            raise explained(option, place, bucket_error(error, place, doing, right)) from None
 
 
 def explained(option: str, value: str, error: ListingError) -> ListingError | UsageError:

@@ -116,11 +116,10 @@ def stopping(*, staged_in: str | None = None) -> Iterator[None]:
         if not _is_within_decoder(frame):
             raise KeyboardInterrupt
 
+    # Not at the end: threads of a run that was interrupted may still look.
+    INTERRUPTION.forget()
     with _handled_by(interrupt):
-        try:
-            yield
-        finally:
-            INTERRUPTION.forget()
+        yield
 
 
 @contextmanager

@@ -68,7 +68,7 @@ class OnDataflow:
 
     def command(self, name: str, *more: object, **changes: str | None) -> subprocess.CompletedProcess[str]:
         """Runs the command."""
-        return run_command(*self.arguments(name, *more, **changes), **self.environment)
+        return run_command(*self.arguments(name, *more, **changes), timeout_s=120, **self.environment)
 
     def staged_file(self, job: dict[str, Any]) -> Path:
         """The graph that was staged for a job, fetched back."""

@@ -282,3 +282,29 @@ def test_a_refused_job_is_one_line_and_leaves_nothing_in_the_way(world: OnDatafl
     assert "refused Bearer" not in refused.stderr
     assert not [token for token in world.cloud.tokens.values if token in refused.stderr]
     assert "refused/r-checkpoint/lease.json" not in world.storage.names(BUCKET)
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        (
+            {"temp_location": "gs://no-such-bucket/temp"},
+            "--temp_location is 'gs://no-such-bucket/temp': there is no bucket 'no-such-bucket': make it, or name another",
+        ),
+        (
+            {"staging_location": "gs://staging/packages"},
+            "--staging_location is 'gs://staging/packages': writing was refused (HTTP 403): grant storage.objects.create on the bucket "
+            "'staging'",
+        ),
+    ],
+    ids=["missing", "forbidden"],
+)
+def test_a_place_that_cannot_take_the_jobs_files_is_one_line(
+    world: OnDataflow, location: dict[str, str], said: str
+) -> None:
+    world.proxy.inject(r"^POST /upload/storage/v1/b/staging/", status=403, times=-1)
+    refused = world.command("nowhere", **location)
+    world.proxy.clear()
+    assert (refused.returncode, refused.stderr.splitlines()[-1]) == (2, f"python -m pipeline: error: {said}")
+    assert not world.dataflow.requests
+    assert "nowhere/r-checkpoint/lease.json" not in world.storage.names(BUCKET)

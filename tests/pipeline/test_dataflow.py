@@ -12,6 +12,8 @@ from apache_beam.options.pipeline_options import (
     SetupOptions,
     WorkerOptions,
 )
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 
 from pipeline.command import WRONG_USAGE, main
 from pipeline.dataflow import described, worker_cores
@@ -294,6 +296,19 @@ def test_a_setup_file_needs_a_setuptools_that_can_read_it(monkeypatch: pytest.Mo
     message = refused(setup_file=str(REPOSITORY / "setup.py"))
     assert "has 65.5.0" in message
     assert "setuptools>=77" in message
+
+
+def test_beam_finds_nothing_to_add_or_to_refuse() -> None:
+    options = parsed(dry_run="True").beam
+    before = options.get_all_options()
+    # As for the real service, which Beam treats in other ways than one on this machine.
+    validator = PipelineOptionsValidator(options, DataflowRunner())
+    assert validator.is_service_runner()
+    assert validator.validate() == []
+    after = options.get_all_options()
+    assert after["save_main_session"] is False, "the command's main module is no worker's business"
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed == {"worker_harness_container_image"}
 
 
 def test_all_of_it_is_one_line_and_the_exit_status_of_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
