@@ -73,15 +73,16 @@ def storage_server(folder: Path, known_as: str | None = None) -> Iterator[Storag
     command += ["-public-host", public.removeprefix("http://"), "-backend", "filesystem", "-filesystem-root", folder]
     with subprocess.Popen([*map(str, command), "-log-level", "error"], stderr=subprocess.DEVNULL) as process:
         try:
-            _wait_for(f"{address}/storage/v1/b", process)
+            wait_for(f"{address}/storage/v1/b", process)
             yield StorageServer(address)
         finally:
             process.terminate()
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
-        assert process.poll() is None
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path | None = None) -> None:
+    """Waits until somebody answers at `url`; fails with what is in `log` if the process has ended."""
+    for _ in range(1200):
+        assert process.poll() is None, log and log.read_text()
         try:
             urllib.request.urlopen(url, timeout=2).close()
         except urllib.error.HTTPError:

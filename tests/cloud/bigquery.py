@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +14,7 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
+from tests.audio.gcs import wait_for
 from tests.cloud.fault_proxy import FaultProxy, fault_proxy
 from tests.cloud.google_proxy import google_cloud
 
@@ -24,7 +22,6 @@ PROJECT, DATASET = "local-project", "study"
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _PYTHON = Path(os.environ.get("BIGQUERY_PYTHON") or _REPOSITORY / ".venv-bigquery" / "bin" / "python")
 _SHIM = Path(__file__).with_name("beam_bigquery")
-_WITHIN_S = 60
 
 
 class BigQueryServer:
@@ -108,7 +105,7 @@ def _running(folder: Path, storage_address: str) -> Iterator[int]:
             stderr=subprocess.STDOUT,
         )
     try:
-        _wait_for(f"http://127.0.0.1:{port}/", process, folder / "bigquery.log")
+        wait_for(f"http://127.0.0.1:{port}/", process, folder / "bigquery.log")
         yield port
     finally:
         process.terminate()
@@ -125,18 +122,3 @@ def _free_ports(count: int) -> list[int]:
     for each in sockets:
         each.close()
     return ports
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + _WITHIN_S
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-        except urllib.error.HTTPError:
-            return
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise TimeoutError(url)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from emulator.process import LocalEndpoint, start_local_endpoint
+from emulator.recordings import write_recordings
 from tests.audio.gcs import StorageServer
 from tests.cloud.dataflow import Dataflow, dataflow
 from tests.cloud.fault_proxy import FaultProxy
@@ -28,7 +30,7 @@ BUCKET = "results"
 
 @dataclass
 class OnDataflow:
-    """All that a launch on Dataflow meets."""
+    """All that a launch on Dataflow meets; the recordings in `study` are also at `gs://clinic/study`."""
 
     folder: Path
     storage: StorageServer
@@ -36,6 +38,10 @@ class OnDataflow:
     cloud: GoogleCloud
     dataflow: Dataflow
     local: LocalEndpoint
+
+    @property
+    def study(self) -> Path:
+        return self.folder / "study"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -78,16 +84,17 @@ class OnDataflow:
         file.write_bytes(self.storage.content(bucket, path)[0])
         return file
 
-    def run_staged(self, job: dict[str, Any], python: Path | None = None) -> dict[str, Any]:
+    def run_staged(self, job: dict[str, Any], python: Path | None = None, **environment: str) -> dict[str, Any]:
         """Does what workers do for a job; its counters, and where modules came from. With this repository's code by default."""
         elsewhere = self.folder / "elsewhere"
         elsewhere.mkdir(exist_ok=True)
         script = shutil.copy(STAGED_PIPELINE, elsewhere)  # beside it are modules with names that others have
-        where = {} if python is not None else {"PYTHONPATH": str(REPOSITORY)}
+        path = environment.pop("PYTHONPATH", None)
+        where = {} if python is not None else {"PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), path]))}
         done = subprocess.run(
             [python or sys.executable, script, self.staged_file(job)],
             cwd=elsewhere,
-            env={**without_this_folder(), **self.environment, **where},
+            env={**without_this_folder(), **self.environment, **environment, **where},
             capture_output=True,
             text=True,
             timeout=100,
@@ -120,5 +127,9 @@ def on_dataflow(folder: Path) -> Iterator[OnDataflow]:
     ):
         for bucket in ("clinic", "staging", BUCKET):
             storage.make_bucket(bucket)
-        yield OnDataflow(folder, storage, proxy, cloud, service, local)
+        running = OnDataflow(folder, storage, proxy, cloud, service, local)
+        write_recordings(running.study)
+        for path in running.study.iterdir():
+            storage.upload("clinic", f"study/{path.name}", path.read_bytes())
+        yield running
     assert not cloud.tokens.unknown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -18,7 +19,8 @@ import pytest
 import soundfile
 from apache_beam.portability.api import beam_runner_api_pb2
 
-from emulator.recordings import write_recordings
+from rows.generations import MERGED_AT_ONCE
+from tests.cloud.bigquery import DATASET, PROJECT, BigQueryServer, proxied_bigquery
 from tests.cloud.secrets import find_secrets
 from tests.cloud.token_server import CLIENT_SECRET, REFRESH_TOKEN
 from tests.e2e.clean_environment import build_distribution, copy_project, make_environment
@@ -31,19 +33,15 @@ LINK = "https://console.cloud.google.com/dataflow/jobs/us-west1"
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Recordings of a study."""
-    folder = tmp_path_factory.mktemp("study")
-    write_recordings(folder)
-    return folder
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnDataflow]:
+    with on_dataflow(tmp_path_factory.mktemp("world")) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, study: Path) -> Iterator[OnDataflow]:
-    with on_dataflow(tmp_path_factory.mktemp("world")) as running:
-        for path in study.iterdir():
-            running.storage.upload("clinic", f"study/{path.name}", path.read_bytes())
-        yield running
+def tables(world: OnDataflow, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BigQueryServer]:
+    with proxied_bigquery(tmp_path_factory.mktemp("tables"), world.storage.address) as (server, _):
+        yield server
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +87,7 @@ def request_summary(job: dict[str, Any], staged: Path) -> dict[str, Any]:
 
 
 def test_a_job_is_created_as_written_down_and_gives_the_rows_of_a_local_run_in_a_clean_environment(
-    world: OnDataflow, study: Path, tmp_path: Path
+    world: OnDataflow, tables: BigQueryServer, tmp_path: Path
 ) -> None:
     done = world.command("clean", "--no_wait", max_requests_per_minute="12000")
     assert done.returncode == 0, done.stderr
@@ -112,7 +110,7 @@ def test_a_job_is_created_as_written_down_and_gives_the_rows_of_a_local_run_in_a
     summary = normal(json.dumps(request_summary(job, staged), indent=2, sort_keys=True)) + "\n"
     assert summary == GOLDEN.read_text()
     (tmp_path / "job.json").write_text(json.dumps(job))
-    samples, _ = soundfile.read(study / "synthetic-cough-01.wav", dtype="float32")
+    samples, _ = soundfile.read(world.study / "synthetic-cough-01.wav", dtype="float32")
     tokens = [*world.cloud.tokens.values, REFRESH_TOKEN, CLIENT_SECRET]
     assert tokens
     left = [tmp_path / "job.json", staged, world.folder / "storage" / BUCKET]
@@ -124,7 +122,8 @@ def test_a_job_is_created_as_written_down_and_gives_the_rows_of_a_local_run_in_a
         names = {name.partition("/")[2] for name in archive.getnames()}
     ours = ("audio", "emulator", "endpoint", "pipeline", "rows", "transforms")
     assert {name for name in tracked.stdout.splitlines() if name.startswith(tuple(f"{p}/" for p in ours))} <= names
-    ran = world.run_staged(job, make_environment(tmp_path / "clean", distribution))
+    clean = make_environment(tmp_path / "clean", distribution)
+    ran = world.run_staged(job, clean)
     assert {Path(path).is_relative_to(tmp_path / "clean") for path in ran["modules"].values()} == {True}
     assert {"transforms", "audio", "endpoint", "rows"} <= ran["modules"].keys()
 
@@ -140,6 +139,40 @@ def test_a_job_is_created_as_written_down_and_gives_the_rows_of_a_local_run_in_a
     same = ("recordings", "clips", "embedded", "failed", "skipped_by_reason", "failures_by_stage", "requests", "rows")
     assert {name: mine[name] for name in same} == {name: its[name] for name in same}
     assert ran["counters"]["embed/embedded"] == mine["embedded"] == len(embeddings(here)) > 40
+
+    # What else there is of DoFns: a manifest, a checkpoint with so many generations that they are merged, and tables.
+    (run,) = {name.split("/")[2] for name in world.storage.names(BUCKET, "clean/r-checkpoint/2")}
+    for name in world.storage.names(BUCKET, f"clean/r-checkpoint/{run}/"):
+        for copy in range(MERGED_AT_ONCE - 1):
+            earlier = name.replace(run, f"2025010{copy + 1}T000000Z-000000")
+            world.storage.upload(BUCKET, earlier, world.storage.content(BUCKET, name)[0])
+    rows = [f"gs://clinic/study/{path.name},{path.suffix}" for path in world.study.iterdir()]
+    world.storage.upload("clinic", "labels.csv", "\n".join(["uri,label", *rows]).encode())
+    world.dataflow.jobs.clear()
+    table = f"{PROJECT}:{DATASET}.clean"
+    launcher = {"BIGQUERY_EMULATOR_HOST": tables.environment["BIGQUERY_EMULATOR_HOST"]}
+    arguments = world.arguments("clean", "--no_wait", input=None, manifest="gs://clinic/labels.csv", output_table=table)
+    again = run_command(*arguments, **{**world.environment, **launcher})
+    assert again.returncode == 0, again.stderr
+    ran_again = world.run_staged(world.dataflow.job, clean, **tables.environment)
+    assert {Path(path).is_relative_to(tmp_path / "clean") for path in ran_again["modules"].values()} == {True}
+    assert "embed/embedded" not in ran_again["counters"], "all is reused"
+    labels = {row["clip_id"]: json.loads(row["metadata"])["label"] for row in tables.rows("clean")}
+    assert labels == {clip: Path(row["recording_uri"]).suffix for clip, row in embeddings(here).items()}
+    merged = [name for name in world.storage.names(BUCKET, "clean/r-checkpoint/") if name.endswith(".rows")]
+    assert {bool(re.search(r"-merged1/", name)) for name in merged} == {True}
+    assert our_dofns() <= {*ran["dofns"], *ran_again["dofns"]}
+
+
+def our_dofns() -> set[str]:
+    """All DoFns of this project, by what its source files say."""
+    found = set()
+    for path in (REPOSITORY / "transforms").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and "beam.DoFn" in map(ast.unparse, node.bases):
+                found.add(f"transforms.{path.stem}.{node.name}")
+    assert len(found) > 15
+    return found
 
 
 LOCAL = {

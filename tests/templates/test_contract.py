@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from emulator.recordings import write_recordings
+from tests.cloud.bigquery import DATASET, PROJECT, BigQueryServer, proxied_bigquery
 from tests.cloud.secrets import find_secrets
 from tests.cloud.token_server import CLIENT_SECRET, REFRESH_TOKEN
 from tests.e2e.dataflow_world import BUCKET, IMAGE, OnDataflow, on_dataflow
@@ -29,32 +29,31 @@ LAUNCHED = {
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("study")
-    write_recordings(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, study: Path) -> Iterator[OnDataflow]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnDataflow]:
     with on_dataflow(tmp_path_factory.mktemp("world")) as running:
-        for path in study.iterdir():
-            running.storage.upload("clinic", f"study/{path.name}", path.read_bytes())
         yield running
 
 
-def test_a_launch(world: OnDataflow, study: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def tables(world: OnDataflow, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BigQueryServer]:
+    with proxied_bigquery(tmp_path_factory.mktemp("tables"), world.storage.address) as (server, _):
+        yield server
+
+
+def test_a_launch(world: OnDataflow, tables: BigQueryServer, tmp_path: Path) -> None:
+    environment = {**world.environment, "BIGQUERY_EMULATOR_HOST": tables.environment["BIGQUERY_EMULATOR_HOST"]}
     parameters = {
         "endpoint": world.local.endpoint_name,
         "endpoint_host": world.local.host,
         "input": "gs://clinic/study/**",
         "output": f"gs://{BUCKET}/nightly/r",
         "output_format": "parquet",
+        "output_table": f"{PROJECT}:{DATASET}.nightly",
         "overwrite": "false",
         "max_requests_per_minute": "12000",
         "sdk_container_image": IMAGE,
     }
-    written = start_entry_point(tmp_path, parameters, world.environment, launch=LAUNCHED)
+    written = start_entry_point(tmp_path, parameters, environment, launch=LAUNCHED)
     assert written.returncode == 0, written.stderr
     assert "Traceback" not in written.stderr
     assert f"gs://{BUCKET}/nightly/r-summary.json" in written.stdout
@@ -78,11 +77,11 @@ def test_a_launch(world: OnDataflow, study: Path, tmp_path: Path) -> None:
 
     # Another launch on the checkpoint is refused while the job is at work, with where to look for it.
     again = {**LAUNCHED, "job_name": "hear-nightly-2", "dataflow_endpoint": world.dataflow.address}
-    refused = start_entry_point(tmp_path, parameters, world.environment, launch=again)
+    refused = start_entry_point(tmp_path, parameters, environment, launch=again)
     assert refused.returncode == 1
     assert "(job hear-nightly on Dataflow, project study-1, us-west1" in refused.stderr.splitlines()[-1]
 
-    world.run_staged(job)
+    world.run_staged(job, **tables.environment)
     there = world.fetch("nightly")
     here = tmp_path / "here" / "r"
     where = ("--endpoint", world.local.endpoint_name, "--endpoint_host", world.local.host)
@@ -94,8 +93,11 @@ def test_a_launch(world: OnDataflow, study: Path, tmp_path: Path) -> None:
     assert recordings(there) == recordings(here)
     assert failures(there) == failures(here)
     assert summary_of(there)["embedded"] == len(embeddings(here)) > 40
+    by_clip = {row["clip_id"]: row["embedding"] for row in tables.rows("nightly")}
+    assert by_clip == {clip_id: row["embedding"].tolist() for clip_id, row in embeddings(there).items()}
+    assert tables.tables() == {"nightly", "nightly_recordings", "nightly_failures"}
 
     # Once it has ended, the next launch goes on from the checkpoint.
     job["currentState"] = "JOB_STATE_DONE"
-    third = start_entry_point(tmp_path, parameters, world.environment, launch=again)
+    third = start_entry_point(tmp_path, parameters, environment, launch=again)
     assert third.returncode == 0, third.stderr
