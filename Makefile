@@ -28,7 +28,7 @@ run: $(VENV)/.installed
 	$(BIN)/python -m pipeline --endpoint local "--input=$(INPUT)" "--output=$(OUTPUT)" $(ARGS)
 
 test: $(VENV)/.installed-dev bigquery-server
-	$(BIN)/python -m pytest -n auto --dist loadscope $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder $(ARGS)
 
 test-tensorflow: $(VENV)/.installed-dev $(TENSORFLOW_VENV)/.installed
 	TENSORFLOW_PYTHON=$(TENSORFLOW_VENV)/bin/python $(BIN)/python -m pytest tests/tensorflow $(ARGS)

@@ -41,10 +41,11 @@ def dofns(proto: beam_runner_api_pb2.Pipeline) -> set[str]:
     """The names of the DoFns that the graph holds, pickled, with their modules."""
     names = set()
     for transform in proto.components.transforms.values():
-        if transform.spec.urn == common_urns.primitives.PAR_DO.urn:
-            pickled = beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload).do_fn
-            assert pickled.urn == python_urns.PICKLED_DOFN_INFO
-            kind = type(pickler.loads(pickled.payload)[0])
+        if transform.spec.urn != common_urns.primitives.PAR_DO.urn:
+            continue
+        function = beam_runner_api_pb2.ParDoPayload.FromString(transform.spec.payload).do_fn
+        if function.urn == python_urns.PICKLED_DOFN_INFO:  # else it is one of Beam's, known by its name
+            kind = type(pickler.loads(function.payload)[0])
             names.add(f"{kind.__module__}.{kind.__qualname__}")
     return names
 

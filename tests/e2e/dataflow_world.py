@@ -89,8 +89,8 @@ class OnDataflow:
         elsewhere = self.folder / "elsewhere"
         elsewhere.mkdir(exist_ok=True)
         script = shutil.copy(STAGED_PIPELINE, elsewhere)  # beside it are modules with names that others have
-        path = environment.pop("PYTHONPATH", None)
-        where = {} if python is not None else {"PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), path]))}
+        modules = [str(REPOSITORY) if python is None else "", environment.pop("PYTHONPATH", "")]
+        where = {"PYTHONPATH": os.pathsep.join(filter(None, modules))} if any(modules) else {}
         done = subprocess.run(
             [python or sys.executable, script, self.staged_file(job)],
             cwd=elsewhere,

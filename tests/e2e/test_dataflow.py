@@ -13,7 +13,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import soundfile
@@ -28,6 +28,7 @@ from tests.e2e.dataflow_world import BUCKET, OnDataflow, on_dataflow
 from tests.e2e.running import REPOSITORY, assert_same_rows, embeddings, failures, recordings, run_command, summary_of
 
 GOLDEN = Path(__file__).with_name("dataflow_request.json")
+OURS = re.compile(r"transforms\.")
 ROOTS = {"", "ref_AppliedPTransform_AppliedPTransform_1"}
 LINK = "https://console.cloud.google.com/dataflow/jobs/us-west1"
 
@@ -42,6 +43,25 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnDataflow]:
 def tables(world: OnDataflow, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BigQueryServer]:
     with proxied_bigquery(tmp_path_factory.mktemp("tables"), world.storage.address) as (server, _):
         yield server
+
+
+class Clean(NamedTuple):
+    """An environment in which nothing of this project is but what its source distribution holds."""
+
+    folder: Path
+    python: Path
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Clean:
+    folder = tmp_path_factory.mktemp("clean")
+    distribution = build_distribution(folder / "built")
+    tracked = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    with tarfile.open(distribution) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    ours = ("audio", "emulator", "endpoint", "pipeline", "rows", "transforms")
+    assert {name for name in tracked.stdout.splitlines() if name.startswith(tuple(f"{p}/" for p in ours))} <= names
+    return Clean(folder / "environment", make_environment(folder / "environment", distribution))
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +107,7 @@ def request_summary(job: dict[str, Any], staged: Path) -> dict[str, Any]:
 
 
 def test_a_job_is_created_as_written_down_and_gives_the_rows_of_a_local_run_in_a_clean_environment(
-    world: OnDataflow, tables: BigQueryServer, tmp_path: Path
+    world: OnDataflow, clean: Clean, tmp_path: Path
 ) -> None:
     done = world.command("clean", "--no_wait", max_requests_per_minute="12000")
     assert done.returncode == 0, done.stderr
@@ -116,20 +136,11 @@ def test_a_job_is_created_as_written_down_and_gives_the_rows_of_a_local_run_in_a
     left = [tmp_path / "job.json", staged, world.folder / "storage" / BUCKET]
     assert find_secrets(left, tokens=tokens, samples=[samples]) == []
 
-    distribution = build_distribution(tmp_path / "built")
-    tracked = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    with tarfile.open(distribution) as archive:
-        names = {name.partition("/")[2] for name in archive.getnames()}
-    ours = ("audio", "emulator", "endpoint", "pipeline", "rows", "transforms")
-    assert {name for name in tracked.stdout.splitlines() if name.startswith(tuple(f"{p}/" for p in ours))} <= names
-    clean = make_environment(tmp_path / "clean", distribution)
-    ran = world.run_staged(job, clean)
-    assert {Path(path).is_relative_to(tmp_path / "clean") for path in ran["modules"].values()} == {True}
+    ran = world.run_staged(job, clean.python)
+    assert all(Path(path).is_relative_to(clean.folder) for path in ran["modules"].values())
     assert {"transforms", "audio", "endpoint", "rows"} <= ran["modules"].keys()
 
-    local = run_command(
-        *world.arguments("here", runner=None, output=str(tmp_path / "here" / "r"), **LOCAL), **world.environment
-    )
+    local = run_command(*world.arguments("here", output=str(tmp_path / "here" / "r"), **LOCAL), **world.environment)
     assert local.returncode == 0, local.stderr
     here, there = tmp_path / "here" / "r", world.fetch("clean")
     assert_same_rows(embeddings(there), embeddings(here))
@@ -138,30 +149,35 @@ def test_a_job_is_created_as_written_down_and_gives_the_rows_of_a_local_run_in_a
     mine, its = summary_of(here), summary_of(there)
     same = ("recordings", "clips", "embedded", "failed", "skipped_by_reason", "failures_by_stage", "requests", "rows")
     assert {name: mine[name] for name in same} == {name: its[name] for name in same}
+    assert "transforms.list_recordings._ListInputs" in ran["dofns"]
     assert ran["counters"]["embed/embedded"] == mine["embedded"] == len(embeddings(here)) > 40
 
-    # What else there is of DoFns: a manifest, a checkpoint with so many generations that they are merged, and tables.
-    (run,) = {name.split("/")[2] for name in world.storage.names(BUCKET, "clean/r-checkpoint/2")}
-    for name in world.storage.names(BUCKET, f"clean/r-checkpoint/{run}/"):
-        for copy in range(MERGED_AT_ONCE - 1):
-            earlier = name.replace(run, f"2025010{copy + 1}T000000Z-000000")
-            world.storage.upload(BUCKET, earlier, world.storage.content(BUCKET, name)[0])
+
+def test_every_dofn_runs_in_a_clean_environment(world: OnDataflow, clean: Clean, tables: BigQueryServer) -> None:
+    """Those that a manifest needs, and tables, and a checkpoint with so many generations that they are merged."""
+    first = world.command("all", **LOCAL)
+    assert first.returncode == 0, first.stderr
+    (run,) = {name.split("/")[2] for name in world.storage.names(BUCKET, "all/r-checkpoint/2")}
+    for name in world.storage.names(BUCKET, f"all/r-checkpoint/{run}/"):
+        data, _ = world.storage.content(BUCKET, name)
+        for copy in range(1, MERGED_AT_ONCE):
+            world.storage.upload(BUCKET, name.replace(run, f"2025010{copy}T000000Z-000000"), data)
     rows = [f"gs://clinic/study/{path.name},{path.suffix}" for path in world.study.iterdir()]
     world.storage.upload("clinic", "labels.csv", "\n".join(["uri,label", *rows]).encode())
-    world.dataflow.jobs.clear()
-    table = f"{PROJECT}:{DATASET}.clean"
-    launcher = {"BIGQUERY_EMULATOR_HOST": tables.environment["BIGQUERY_EMULATOR_HOST"]}
-    arguments = world.arguments("clean", "--no_wait", input=None, manifest="gs://clinic/labels.csv", output_table=table)
-    again = run_command(*arguments, **{**world.environment, **launcher})
-    assert again.returncode == 0, again.stderr
-    ran_again = world.run_staged(world.dataflow.job, clean, **tables.environment)
-    assert {Path(path).is_relative_to(tmp_path / "clean") for path in ran_again["modules"].values()} == {True}
-    assert "embed/embedded" not in ran_again["counters"], "all is reused"
-    labels = {row["clip_id"]: json.loads(row["metadata"])["label"] for row in tables.rows("clean")}
-    assert labels == {clip: Path(row["recording_uri"]).suffix for clip, row in embeddings(here).items()}
-    merged = [name for name in world.storage.names(BUCKET, "clean/r-checkpoint/") if name.endswith(".rows")]
-    assert {bool(re.search(r"-merged1/", name)) for name in merged} == {True}
-    assert our_dofns() <= {*ran["dofns"], *ran_again["dofns"]}
+    table = f"{PROJECT}:{DATASET}.all"
+    arguments = world.arguments("all", "--no_wait", input=None, manifest="gs://clinic/labels.csv", output_table=table)
+    launcher = {**world.environment, "BIGQUERY_EMULATOR_HOST": tables.environment["BIGQUERY_EMULATOR_HOST"]}
+    launched = run_command(*arguments, **launcher)
+    assert launched.returncode == 0, launched.stderr
+    ran = world.run_staged(world.dataflow.job, clean.python, **tables.environment)
+    assert all(Path(path).is_relative_to(clean.folder) for path in ran["modules"].values())
+    assert our_dofns() - {"transforms.list_recordings._ListInputs"} == set(filter(OURS.match, ran["dofns"]))
+    assert not ran["counters"].get("embed/requests"), "all is reused"
+    labels = {row["clip_id"]: row["metadata"]["label"] for row in tables.rows("all")}
+    assert labels == {clip: Path(row["recording_uri"]).suffix for clip, row in embeddings(world.fetch("all")).items()}
+    assert len(labels) == 50
+    stored = [name for name in world.storage.names(BUCKET, "all/r-checkpoint/") if name.endswith(".rows")]
+    assert all("-merged1/" in name for name in stored)
 
 
 def our_dofns() -> set[str]:
@@ -176,6 +192,7 @@ def our_dofns() -> set[str]:
 
 
 LOCAL = {
+    "runner": None,
     "project": None,
     "region": None,
     "temp_location": None,

@@ -1,6 +1,6 @@
 """Runs that are killed again and again: in the end the rows of an undisturbed run, and hardly a clip sent twice.
 
-KILLS says how often (default 3; what is documented was measured with 20). The recordings are the real ones where they are
+KILLS says how often (default 2; what is documented was measured with 20). The recordings are the real ones where they are
 at hand, else synthesised.
 """
 
@@ -29,7 +29,7 @@ from tests.e2e.running import REPOSITORY, assert_same_rows, embeddings, recordin
 from tests.recordings import SHARED_AUDIO
 from tests.transforms.samples import write_wav
 
-KILLS = int(os.environ.get("KILLS", "3"))
+KILLS = int(os.environ.get("KILLS", "2"))
 MANY = KILLS > 3
 IN_FLIGHT = {"disk": 4, "bucket": 4, "two workers": 2} if MANY else {"disk": 16, "bucket": 16, "two workers": 6}
 """Requests of each process: slow enough that so many kills come before the end."""
