@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 import apache_beam as beam
 from apache_beam import pvalue
@@ -29,6 +31,7 @@ from endpoint.settings import EndpointSettings
 from rows.model import Receipt
 from rows.store import open_store
 from rows.writer import CheckpointWriteError, CheckpointWriter
+from transforms.interruption import INTERRUPTION
 from transforms.make_packets import Packet
 from transforms.packet_work import PacketWork
 from transforms.quiet import quiet_worker
@@ -81,6 +84,7 @@ class _ProcessParts:
         self.fetcher = FetchAhead()
         self._lock = threading.Lock()
         self._told: Counter[str] = Counter()
+        _LIVE.add(self)
 
     def take_counts(self) -> Counter[str]:
         """What the client counted since the last call by any of its users; times in ms."""
@@ -95,11 +99,18 @@ class _ProcessParts:
             self._told = total
             return new
 
-    def __del__(self) -> None:
+    def close(self) -> None:
+        """Ends them: nothing is sent any more, nor answered."""
         for name in ("client", "stager", "decoders", "fetcher"):
             if (part := getattr(self, name, None)) is not None:
                 with contextlib.suppress(Exception):  # it may have no user left to whom it could matter
                     part.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+_LIVE: Final[weakref.WeakSet[_ProcessParts]] = weakref.WeakSet()
 
 
 class _Nothing:
@@ -107,11 +118,14 @@ class _Nothing:
 
 
 def release_shared() -> None:
-    """Lets go of this process's client and child processes, so that they end before the endpoint that a run started.
+    """Ends this process's client and child processes, before the endpoint that a run started.
 
-    Shared keeps its latest object alive until it is asked for another one.
+    Shared keeps its latest object alive until it is asked for another one; and threads of a run that was interrupted may still
+    use it, whose answers nobody would store.
     """
     Shared().acquire(_Nothing)
+    for parts in list(_LIVE):
+        parts.close()
 
 
 class _Embed(beam.DoFn):
@@ -180,6 +194,8 @@ class _Embed(beam.DoFn):
         yield pvalue.TaggedOutput(COUNTS, WindowedValue(self._count(), timestamp, [window]))
 
     def teardown(self) -> None:
+        if self._open_parts is not None and INTERRUPTION.is_asked:
+            self._open_parts.close()  # or what is answered from now on would be lost
         self._open_parts = None
         if self._writer is not None:  # after a bundle that was cut off from outside
             with contextlib.suppress(CheckpointWriteError):

@@ -20,9 +20,14 @@ class Interruption:
         """As if nobody had asked, for the next run of this process."""
         self._asked.clear()
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether anybody has asked."""
+        return self._asked.is_set()
+
     def raise_if_asked(self) -> None:
         """Raises KeyboardInterrupt if anybody has asked."""
-        if self._asked.is_set():
+        if self.is_asked:
             raise KeyboardInterrupt
 
 
