@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from audio.mix import MEAN
+from audio.mix import CHANNEL_PATTERN, MEAN
 from audio.stretches import SAMPLE_RATE_HZ
 from audio.window import CLIP_SAMPLES, Rules, Tail
 
@@ -36,7 +36,7 @@ class ClipSettings:
     """What surrounds an event in a clip that it does not fill: the recording's `audio` around it, or `zeros`."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"mean|each|0|[1-9][0-9]{0,3}", self.channel):
+        if not re.fullmatch(CHANNEL_PATTERN, self.channel):
             raise ValueError(f"channel is {self.channel!r}; expected mean, each, or a channel's number from 0")
         samples = self.hop_s * SAMPLE_RATE_HZ
         if not (math.isfinite(samples) and round(samples) > 0 and abs(samples - round(samples)) < 1e-6):

@@ -73,8 +73,7 @@ def storage_client() -> storage.Client:
                 _client = storage.Client(project="local", credentials=AnonymousCredentials())
             else:
                 _client = storage.Client()
-            # Any `auth` keeps `requests` from replacing the authorization header by what .netrc holds.
-            _client._http.auth = _unchanged
+            keep_authorization(_client)
             widen_pool(_client, _CONNECTIONS)
         return _client
 
@@ -105,6 +104,11 @@ def retry_policy(retry_for_s: float, first_pause_s: float = 1.0) -> Any:
     from google.cloud.storage.retry import DEFAULT_RETRY
 
     return DEFAULT_RETRY.with_timeout(retry_for_s).with_delay(initial=first_pause_s, maximum=16.0, multiplier=2.0)
+
+
+def keep_authorization(client: Any) -> None:
+    """Keeps `requests`, by which a Google Cloud client asks, from replacing the authorization header by what .netrc holds."""
+    client._http.auth = _unchanged  # any `auth` does
 
 
 def _unchanged(request: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from audio.listing import absolute_path
 from audio.manifest_records import is_text, shortened
+from audio.mix import CHANNEL_PATTERN
 from audio.recording import Take
 
 START, END, CHANNEL = "start_s", "end_s", "channel"
@@ -24,7 +25,6 @@ _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]{1,60}\.?[0-9]{0,60}|\.[0-9]{1,60})(?:[eE][+-]?[0-9]{1,3})?", re.ASCII)
 _EXACT: Final = Context(prec=200)
 """Enough digits for any number that matches, times the sample rate."""
-_CHANNEL: Final = re.compile(r"mean|each|0|[1-9][0-9]{0,3}", re.ASCII)
 _TEMPLATE: Final = re.compile(r"(\{\{|\}\})|\{([^{}]+)\}|([^{}]+)|(.)", re.DOTALL)
 
 
@@ -181,7 +181,7 @@ def wanted(columns: Mapping[str, str], default_channel: str) -> Take:
 
 def is_channel(text: str) -> bool:
     """Whether the text is `mean`, `each`, or a channel's number."""
-    return _CHANNEL.fullmatch(text) is not None
+    return re.fullmatch(CHANNEL_PATTERN, text) is not None
 
 
 def _samples(name: str, text: str) -> int:

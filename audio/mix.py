@@ -11,6 +11,8 @@ from audio.errors import NoSuchChannel
 from audio.source import Block, int16_to_float32
 
 MEAN, EACH = "mean", "each"
+CHANNEL_PATTERN = f"{MEAN}|{EACH}|0|[1-9][0-9]{{0,3}}"
+"""Pattern of what a channel may be set to."""
 
 
 def channel_names(setting: str, channels: int) -> Sequence[str]:

@@ -23,13 +23,7 @@ from pipeline.dataflow_jobs import Jobs
 from pipeline.launch import RunFailed, launch, running_endpoint
 from pipeline.on_dataflow import JobGoesOn, follow, submit
 from pipeline.options import Arguments, parse
-from pipeline.outputs import (
-    absolute,
-    make_folders,
-    remove_replaced,
-    remove_unfinished,
-    replaced_outputs,
-)
+from pipeline.outputs import make_folders, remove_unfinished, replaced_outputs
 from pipeline.planned import plan
 from pipeline.preflight import check, check_credentials, nothing_left_staged, staged_in
 from pipeline.reach import check_job_files, check_readable, check_signed_in, explained, prove_writable
@@ -45,9 +39,9 @@ from rows.lease import LeaseError, remove_lease
 from rows.lease_holder import Job
 from rows.store import StoreError, open_store
 from transforms.bigquery_jobs import TableError
-from transforms.files import FileError, read_whole
+from transforms.files import FileError, absolute, read_whole
 from transforms.staging import StagingError
-from transforms.tidy_up import Leftovers
+from transforms.tidy_up import Leftovers, remove_replaced
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 _FAILURES = (

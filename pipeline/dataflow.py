@@ -19,6 +19,7 @@ from apache_beam.options.pipeline_options import (
 
 from pipeline.settings import RunSettings
 from pipeline.usage import UsageError
+from pipeline.values import IMAGE
 from pipeline.worker_pool import WorkerPool, make_pool
 
 RUNNER: Final = "DataflowRunner"
@@ -44,7 +45,6 @@ _PROJECT: Final = re.compile(r"[a-z][-a-z0-9:.]{3,}[a-z0-9]")
 _REGION: Final = re.compile(r"[a-z]+-[a-z]+[0-9]+")
 _JOB_NAME: Final = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _FOLDER: Final = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]/[^\r\n]*")
-_IMAGE: Final = re.compile(r"[a-z0-9][a-z0-9.:/_-]*@sha256:[0-9a-f]{64}")
 _ACCOUNT: Final = re.compile(r"[^@\s/]+@[^@\s/]+\.[^@\s/]+")
 _CORES: Final = re.compile(r"-([0-9]+)(?:-[0-9]+)?$")
 
@@ -71,7 +71,7 @@ def complete(options: PipelineOptions, run: RunSettings, staging_location: str |
         _refuse_image("missing")
     if workers.worker_harness_container_image:
         raise UsageError("--worker_harness_container_image is outdated: expected --sdk_container_image")
-    if workers.sdk_container_image and not _IMAGE.fullmatch(workers.sdk_container_image):
+    if workers.sdk_container_image and not re.fullmatch(IMAGE, workers.sdk_container_image):
         _refuse_image(repr(workers.sdk_container_image))
     _check_setup_file(options.view_as(SetupOptions))
     _check_secrets(options)

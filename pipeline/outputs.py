@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.settings import RunSettings
 from pipeline.usage import UsageError
-from transforms.files import FileError, folder_of, is_local, names_in, remove, remove_folder
+from transforms.files import FileError, absolute, folder_of, is_local, names_in, remove_folder
 
 _NAMES = r"(-\d{5}-of-\d{5}\.(tfrecord|parquet)|-recordings-\d{5}-of-\d{5}\.parquet|-failures-\d{5}-of-\d{5}\.jsonl|-summary\.json)"
 _LONGEST_SUFFIX = len("..-recordings-20260101T000000Z-000000.parquet")
@@ -23,11 +23,6 @@ def existing_outputs(prefix: str) -> list[str]:
     folder = folder_of(prefix)
     names = names_in(folder, f"{prefix.removeprefix(folder)}-")
     return sorted(name for name in names if re.fullmatch(_NAMES, name[len(prefix) :]))
-
-
-def absolute(path: str) -> str:
-    """The path whatever the working folder."""
-    return os.path.abspath(path) if is_local(path) else path  # noqa: PTH100
 
 
 def replaced_outputs(run: RunSettings, earlier_runs: Iterable[dict[str, Any]]) -> list[str]:
@@ -67,12 +62,6 @@ def make_folders(run: RunSettings) -> None:
             raise UsageError(
                 f"{option} is {path!r}: file names that begin so are too long for the folder's file system"
             )
-
-
-def remove_replaced(existing: list[str], written: list[str]) -> None:
-    """Removes those of the earlier run's output files that the finished run did not write again. Raises FileError."""
-    for path in sorted(set(map(absolute, existing)) - set(map(absolute, written))):
-        remove(path)
 
 
 def remove_unfinished(prefix: str | None, run_id: str = _RUN_ID) -> None:

@@ -100,30 +100,35 @@ def _remove(write: TableWrite) -> None:
 
 
 def _sweep(earlier: Earlier) -> None:
-    """Removes what is left of earlier runs. Most have left nothing, which a look at the datasets and folders tells."""
-    found: dict[tuple[str, str], set[str]] = {}
+    """Removes what is left of earlier runs. Most have left nothing, which one look at each dataset and place of load files tells."""
+    tables: dict[tuple[str, str], set[str]] = {}
+    folders: dict[str, set[str]] = {}
     for write in filter(None, map(_noted, earlier.runs)):
-        target = write.target
-        where = (target.project, target.dataset)
-        try:
-            if where not in found:
-                client = bigquery_client(write.job_project)
-                tables = client.list_tables(f"{target.project}.{target.dataset}", retry=retry())
-                found[where] = {table.table_id for table in tables}
-        except Exception as error:  # noqa: BLE001 - connections fail in many ways; their texts are not ours to show
-            print(
-                f"note: the dataset {target.dataset} cannot be searched for leftovers ({reason(error)})",
-                file=sys.stderr,
-            )
-            found[where] = set()
-        if found[where] & {table.table for table in write.staging.values()} or _has_files(write):
+        dataset = (write.target.project, write.target.dataset)
+        if dataset not in tables:
+            tables[dataset] = _tables_beside(write)
+        place, _, folder = write.load_folder.rpartition("/")
+        if place not in folders:
+            folders[place] = _folders_in(place)
+        if tables[dataset] & {table.table for table in write.staging.values()} or folder in folders[place]:
             _remove(write)
 
 
-def _has_files(write: TableWrite) -> bool:
+def _tables_beside(write: TableWrite) -> set[str]:
+    target = write.target
+    try:
+        client = bigquery_client(write.job_project)
+        tables = client.list_tables(f"{target.project}.{target.dataset}", retry=retry())
+        return {table.table_id for table in tables}
+    except Exception as error:  # noqa: BLE001 - connections fail in many ways; their texts are not ours to show
+        print(f"note: the dataset {target.dataset} cannot be searched for leftovers ({reason(error)})", file=sys.stderr)
+        return set()
+
+
+def _folders_in(place: str) -> set[str]:
     with contextlib.suppress(StoreError):
-        return next(iter(open_store(write.load_folder).names()), None) is not None
-    return False
+        return set(open_store(place).folders())
+    return set()
 
 
 def _noted(facts: Mapping[str, Any]) -> TableWrite | None:

@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
+from audio.mix import CHANNEL_PATTERN
 from endpoint.settings import InstanceFormat, SendAs, TransportName
 from pipeline.flags import make_parser
-from pipeline.values import MODEL_ID, TRUTHS, Kind, truth
+from pipeline.values import IMAGE, MODEL_ID, TRUTHS, Kind, truth
+from rows.bigquery import PROJECT
 from transforms.write_tables import OutputFormat
 
 
@@ -58,7 +60,7 @@ PARAMETERS: Final[dict[str, Parameter]] = {
     "uri_column": Parameter("Manifest: column of URIs"),
     "uri_template": Parameter("Manifest: template of URIs", pattern=r".*\{.+\}.*"),
     "limit": Parameter("Only the first recordings"),
-    "channel": Parameter("Channel", pattern="mean|each|0|[1-9][0-9]{0,3}"),
+    "channel": Parameter("Channel", pattern=CHANNEL_PATTERN),
     "hop_s": Parameter("Hop (s)"),
     "tail": Parameter("Last piece", choices=("pad", "shift", "drop")),
     "min_audio_s": Parameter("Least audio of a padded clip (s)"),
@@ -98,7 +100,7 @@ PARAMETERS: Final[dict[str, Parameter]] = {
     "output_table": Parameter(
         "Output table",
         "BIGQUERY_TABLE",
-        r"([a-z0-9.-]+:)?[a-z][a-z0-9-]*[a-z0-9][:.][A-Za-z0-9_]+\.[A-Za-z0-9_-]+",
+        PROJECT + r"[:.][A-Za-z0-9_]+\.[A-Za-z0-9_-]+",
     ),
     "output_format": Parameter("Format of the output files", choices=get_args(OutputFormat)),
     "checkpoint": Parameter("Checkpoint", "GCS_WRITE_FOLDER", _PREFIX + "/?"),
@@ -120,7 +122,7 @@ EXCLUDED: Final[dict[str, str]] = {
 BEAMS: Final = {
     "sdk_container_image": Parameter(
         "Workers' image",
-        pattern="[a-z0-9][a-z0-9.:/_-]*@sha256:[0-9a-f]{64}",
+        pattern=IMAGE,
         required=True,
         help="The image that the workers run, by digest: the one that this template was built with.",
     )

@@ -39,6 +39,8 @@ class Kind(Generic[_T]):
 
 
 MODEL_ID: Final = "[A-Za-z0-9._:/@+-]{1,200}"
+IMAGE: Final = "[a-z0-9][a-z0-9.:/_-]*@sha256:[0-9a-f]{64}"
+"""An image by its digest."""
 
 
 def truth(text: str) -> bool:

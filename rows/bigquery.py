@@ -15,9 +15,11 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 _SUFFIXES: Final[dict[Kind, str]] = {"embeddings": "", "recordings": "_recordings", "failures": "_failures"}
 _STAGING: Final = "hear_staging_"
+PROJECT: Final = "([a-z][a-z0-9.-]{1,30}:)?[a-z][a-z0-9-]{4,28}[a-z0-9]"
+"""Pattern of a project's id, with the domain that some have."""
 # https://cloud.google.com/bigquery/docs/tables#table_naming allows more, most of which Beam's parser does not take.
 _NAME: Final = re.compile(
-    r"(?P<project>(?:[a-z][a-z0-9.-]{1,30}:)?[a-z][a-z0-9-]{4,28}[a-z0-9])[:.](?P<dataset>[A-Za-z0-9_]{1,1024})\.(?P<table>[A-Za-z0-9_-]{1,1000})"
+    rf"(?P<project>{PROJECT})[:.](?P<dataset>[A-Za-z0-9_]{{1,1024}})\.(?P<table>[A-Za-z0-9_-]{{1,1000}})"
 )
 
 
@@ -166,13 +168,8 @@ def embedding_dict(row: TableRow) -> dict[str, Any]:
     return values
 
 
-def recording_dict(row: RecordingRow) -> dict[str, Any]:
-    """A row of the recordings' staging table."""
-    return row._asdict()
-
-
-def failure_dict(row: FailureRow) -> dict[str, Any]:
-    """A row of the failures' staging table."""
+def row_dict(row: RecordingRow | FailureRow) -> dict[str, Any]:
+    """A row of the recordings' or the failures' staging table."""
     return row._asdict()
 
 

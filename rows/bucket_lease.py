@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from audio.fetch import storage_client
 from rows.lease_holder import (
     AskJob,
     Holder,
@@ -21,13 +20,13 @@ from rows.lease_holder import (
     taken,
     to_json,
 )
+from rows.objects import blob_at
 
 FILE: Final = "lease.json"
 LEASE_S: Final = 120.0
 JOB_APPEARS_WITHIN_S: Final = 600.0
 """A launcher writes the lease before the job is created, which a template's launcher does not see."""
 _RENEW_S: Final = 30.0
-_GS: Final = "gs://"
 
 
 def nobody_to_ask(_job: Job, _handed_over_s: float) -> JobState:
@@ -61,8 +60,6 @@ class BucketLease:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._checkpoint = checkpoint
-        self._bucket, _, path = checkpoint.removeprefix(_GS).partition("/")
-        self._name = f"{path}/{FILE}"
         self._holder = holder
         self._on_lost = on_lost
         self._ask_job = ask_job
@@ -194,7 +191,8 @@ class BucketLease:
 
     def _find(self) -> tuple[Holder | None, int, float] | None:
         """Who has it, the object's generation, and when it was written (Unix time); None if there is no lease."""
-        blob = storage_client().bucket(self._bucket).get_blob(self._name)
+        blob = self._blob()
+        blob = blob.bucket.get_blob(blob.name)
         if blob is None:
             return None
         data = blob.download_as_bytes(raw_download=True)
@@ -206,7 +204,7 @@ class BucketLease:
         self._generation = int(blob.generation)
 
     def _blob(self) -> Any:
-        return storage_client().bucket(self._bucket).blob(self._name)
+        return blob_at(f"{self._checkpoint}/{FILE}")
 
     def _begin_to_renew(self) -> None:
         self._over.clear()

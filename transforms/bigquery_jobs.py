@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
+from audio.fetch import keep_authorization
 from rows.bigquery import TableName
 from transforms.interruption import INTERRUPTION
 from transforms.quiet import LOAD_ERROR
@@ -69,13 +70,8 @@ def bigquery_client(project: str) -> bigquery.Client:
         raise TableError(
             f"no usable credentials for BigQuery ({type(error).__name__}): run 'gcloud auth application-default login'"
         ) from None
-    # Any `auth` keeps `requests` from replacing the authorization header by what .netrc holds.
-    client._http.auth = _unchanged
+    keep_authorization(client)
     return client
-
-
-def _unchanged(request: Any) -> Any:
-    return request
 
 
 def retry(for_s: float = RETRY_FOR_S) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,6 +58,11 @@ def _explained_as(doing: str, path: str) -> Iterator[None]:
 def is_local(path: str) -> bool:
     """Whether `path` is on this machine's disk."""
     return not path.startswith(objects.GS)
+
+
+def absolute(path: str) -> str:
+    """The path whatever the working folder."""
+    return os.path.abspath(path) if is_local(path) else path  # noqa: PTH100
 
 
 def folder_of(path: str) -> str:

@@ -167,5 +167,5 @@ class SumUp(beam.PTransform):
             beam.pvalue.AsSingleton(counts),
             beam.pvalue.AsIter(tables["ignored"]),
             beam.pvalue.AsIter(merged),
-            *map(beam.pvalue.AsIter, tables["written"] or (nothing,)),
+            *map(beam.pvalue.AsIter, tables["written"] or (nothing,)),  # Beam wants one for `*written`
         )

@@ -1,13 +1,14 @@
-"""Last stage on Dataflow: what a launcher that waits would do once the tables are written."""
+"""Last stage on Dataflow: what a launcher that waits does once the tables are written."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import apache_beam as beam
 
-from transforms.files import read_whole, remove
+from transforms.files import absolute, read_whole, remove
 from transforms.leftovers import sweep
 
 
@@ -20,14 +21,18 @@ class Leftovers(NamedTuple):
     """The folder of this run's staged clips: what workers that were lost have left there."""
 
 
+def remove_replaced(existing: Iterable[str], written: Iterable[str]) -> None:
+    """Removes those of the earlier run's output files that the finished run did not write again. Raises FileError."""
+    for path in sorted(set(map(absolute, existing)) - set(map(absolute, written))):
+        remove(path)
+
+
 class _TidyUp(beam.DoFn):
     def __init__(self, leftovers: Leftovers) -> None:
         self._leftovers = leftovers
 
     def process(self, element: str) -> None:
-        written = {*json.loads(read_whole(element))["files"], element}
-        for path in sorted(set(self._leftovers.outputs) - written):
-            remove(path)
+        remove_replaced(self._leftovers.outputs, [*json.loads(read_whole(element))["files"], element])
         if self._leftovers.staged is not None:
             sweep(self._leftovers.staged)
 

@@ -16,8 +16,7 @@ from rows.bigquery import (
     TableName,
     beam_schema,
     embedding_dict,
-    failure_dict,
-    recording_dict,
+    row_dict,
     staging_of,
     tables_of,
 )
@@ -119,8 +118,8 @@ def _row_dicts(rows: list[TableRow]) -> Iterator[dict[str, Any]]:
 
 _TO_DICTS: Final[dict[Kind, Callable[[Any], Iterable[dict[str, Any]]]]] = {
     "embeddings": _row_dicts,
-    "recordings": lambda row: (recording_dict(row),),
-    "failures": lambda row: (failure_dict(row),),
+    "recordings": lambda row: (row_dict(row),),
+    "failures": lambda row: (row_dict(row),),
 }
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from audio import fetch
-from pipeline.outputs import existing_outputs, make_folders, remove_replaced, remove_unfinished, replaced_outputs
+from pipeline.outputs import existing_outputs, make_folders, remove_unfinished, replaced_outputs
 from pipeline.usage import UsageError
 from tests.audio.gcs import StorageServer, storage_server
 from tests.pipeline.commands import settings
+from transforms.tidy_up import remove_replaced
 
 OURS = (
     "r-00000-of-00002.tfrecord",

@@ -15,8 +15,7 @@ from rows.bigquery import (
     TableName,
     beam_schema,
     embedding_dict,
-    failure_dict,
-    recording_dict,
+    row_dict,
     schema_difference,
     staging_of,
     tables_of,
@@ -95,9 +94,9 @@ def test_metadata_are_text_in_json_with_a_manifest_even_if_there_are_none() -> N
 
 def test_other_rows_are_dicts_of_their_fields() -> None:
     failure = FailureRow.at_no_place("gs://a/b.wav", "1", "decode", "truncated", "the file ends early")
-    assert failure_dict(failure)["clip_id"] is None
+    assert row_dict(failure)["clip_id"] is None
     values = dict.fromkeys(RecordingRow._fields, 0) | {"failure_codes": ["truncated"]}
-    assert recording_dict(RecordingRow(**values)) == values  # type: ignore[arg-type]
+    assert row_dict(RecordingRow(**values)) == values  # type: ignore[arg-type]
 
 
 def _found(**changes: tuple[str, str] | None) -> dict[str, tuple[str, str]]:
