@@ -31,7 +31,7 @@ from pipeline.tables import remove_own
 from pipeline.watch import watching
 from rows.writer import flush_all
 from transforms.bigquery_jobs import explain_load
-from transforms.embed_packets import release_shared
+from transforms.packet_bundles import release_shared
 from transforms.progress import PROGRESS
 from transforms.quiet import INTERRUPT, KNOWN_ERROR, QuietLog, mark_workers
 

@@ -17,6 +17,7 @@ from rows.bigquery import TableName
 from rows.generations import SUMMARY_FILE
 from rows.identity import fingerprint
 from transforms.embed_packets import EmbedSettings
+from transforms.packet_bundles import WorkSettings
 from transforms.plan_segments import PlanSettings
 from transforms.segment_rows import RowSettings
 from transforms.staging import StagingArea
@@ -159,18 +160,17 @@ class RunSettings:
 
     def embed_settings(self, endpoint: EndpointSettings) -> EmbedSettings:
         """What the stage that embeds needs to know."""
-        rows = RowSettings(self.fingerprint, self.model_id, endpoint.name)
-        return EmbedSettings(
+        return EmbedSettings(self._work_settings(endpoint.name), endpoint, self.staging, self.keep_staged)
+
+    def _work_settings(self, endpoint_name: str) -> WorkSettings:
+        return WorkSettings(
             self.clips,
-            rows,
-            endpoint,
+            RowSettings(self.fingerprint, self.model_id, endpoint_name),
             self.checkpoint,
             self.run_id,
             self.decoder_processes,
             self.decoder_limits,
             self.retry_failed,
-            self.staging,
-            self.keep_staged,
         )
 
     @property

@@ -19,6 +19,36 @@ from endpoint.wav import encode_wav
 from transforms.staging import Staged, Stager, StagingError, StagingRefused
 
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+OnDone = Callable[[Sequence[T], Outcome], None]
+OnUnstaged = Callable[[T, StagingError], None]
+Count = Callable[[str, int], None]
+
+
+class ClipOutbox(Protocol[T_contra]):
+    """What takes clips, with a ticket each, and gives every ticket back: an Outbox, which sends them, or what writes them down."""
+
+    def add(self, ticket: T_contra, samples: npt.NDArray[np.float32]) -> None:
+        """Takes a clip, float32 of shape (32000,)."""
+
+    def add_object(self, ticket: T_contra, item: ClipObject) -> None:
+        """Takes a clip that is on Cloud Storage already, in an object of its own."""
+
+    def flush(self) -> None:
+        """Passes on what there is."""
+
+    def wait(self, at_most_s: float | None = None) -> None:
+        """Waits until what was passed on is done with."""
+
+    def abandon(self, *, wait_s: float) -> None:
+        """Lets go of what was not passed on."""
+
+
+OpenOutbox = Callable[[OnDone[T], OnUnstaged[T], Count], ClipOutbox[T]]
+"""Makes an outbox from what it is to call: with tickets that are done with and their outcome, with the ticket of a clip that could
+not be staged, and with names and numbers of what is to be counted."""
 
 
 class Predictor(Protocol):
@@ -69,9 +99,9 @@ class Outbox(Generic[T]):
         settings: EndpointSettings,
         client: Predictor,
         stager: Stager | None,
-        on_done: Callable[[Sequence[T], Outcome], None],
-        on_unstaged: Callable[[T, StagingError], None],
-        count: Callable[[str, int], None],
+        on_done: OnDone[T],
+        on_unstaged: OnUnstaged[T],
+        count: Count,
     ) -> None:
         self._settings = settings
         self._client = client

@@ -19,7 +19,6 @@ from audio.ready_made import ReadyMade, ready_made
 from endpoint.errors import BudgetSpent
 from endpoint.items import ClipObject
 from endpoint.results import Embedded, Outcome, Refused
-from endpoint.settings import EndpointSettings
 from rows.checkpoint import read_receipts
 from rows.held import Held
 from rows.model import EmbeddingRow, Receipt
@@ -27,12 +26,12 @@ from rows.store import Store
 from rows.writer import CheckpointWriter
 from transforms.interruption import INTERRUPTION
 from transforms.make_packets import Packet
-from transforms.outbox import Outbox, Predictor
+from transforms.outbox import OpenOutbox
 from transforms.plan_segments import Task
 from transforms.progress import PROGRESS
 from transforms.segment_line import Decoder, Fetcher, Opened, SegmentLine, close_source
 from transforms.segment_rows import RowSettings, SegmentRows, refused_row
-from transforms.staging import Stager, StagingError
+from transforms.staging import StagingError
 
 
 @dataclass(slots=True)
@@ -55,7 +54,7 @@ class _Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ticket:
+class Ticket:
     """What is kept of a clip while it is on its way. Its samples are not: while a request is out, the client has them."""
 
     packet: _Packet
@@ -84,14 +83,14 @@ class PacketWork:
 
     Args:
       rows: what is the same in all rows.
-      endpoint: in which form clips are sent.
-      client: what is asked for embeddings.
+      open_outbox: returns what takes the clips.
       writer: where the rows go; closed by the caller.
       store: the checkpoint, for what an earlier attempt at the same packet has stored.
       run_id: of this run.
       fetcher: fetches recordings ahead.
       decoder: decodes their segments.
-      stager: puts clips on Cloud Storage, where URIs are sent.
+      takes_objects: recordings that are such clips already are given to the outbox as the objects that they are.
+      wait_s: how long answers to what is out are waited for once the budget is used up.
       retry_failed: clips that failed for good in an earlier attempt are sent again, too.
       clock: seconds, by which decoding is timed.
     """
@@ -99,27 +98,27 @@ class PacketWork:
     def __init__(
         self,
         rows: RowSettings,
-        endpoint: EndpointSettings,
-        client: Predictor,
+        open_outbox: OpenOutbox[Ticket],
         writer: CheckpointWriter,
         store: Store,
         run_id: str,
         fetcher: Fetcher,
         decoder: Decoder,
-        stager: Stager | None = None,
         *,
+        takes_objects: bool = False,
+        wait_s: float = 0.0,
         retry_failed: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rows = rows
-        self._sends_uris = endpoint.send == "uris"
-        self._wait_s = endpoint.timeout_s
+        self._takes_objects = takes_objects
+        self._wait_s = wait_s
         self._writer = writer
         self._store = store
         self._run_id = run_id
         self._retry_failed = retry_failed
         self._line = SegmentLine[_Turn](fetcher, decoder)
-        self._outbox = Outbox[_Ticket](endpoint, client, stager, self._answered, self._unstaged, self._count)
+        self._outbox = open_outbox(self._answered, self._unstaged, self._count)
         self._lock = threading.Lock()
         self._error: Exception | None = None
         self._spent: BudgetSpent | None = None
@@ -228,14 +227,14 @@ class PacketWork:
 
     def _clips(self, turn: _Turn, rows: SegmentRows, decoding: Decoding, source: Source) -> None:
         recording = turn.task.segment.recording
-        itself = ready_made(recording, BytesIO(source)) if self._sends_uris and isinstance(source, bytes) else None
+        itself = ready_made(recording, BytesIO(source)) if self._takes_objects and isinstance(source, bytes) else None
         for item in self._timed(decoding):
             INTERRUPTION.raise_if_asked()
             match item:
                 case Clip():
                     row = rows.clip(item, decoding.source)
                     if row.clip_id not in turn.settled:
-                        self._send(_Ticket(turn.packet, turn.task.segment_id, row), item, itself)
+                        self._send(Ticket(turn.packet, turn.task.segment_id, row), item, itself)
                 case SkippedClip():
                     rows.skipped(item)
                     self._count("skipped", 1)
@@ -267,7 +266,7 @@ class PacketWork:
         if turn.task.segment.start_s == 0:
             self._count("recordings", 1)
 
-    def _send(self, ticket: _Ticket, clip: Clip, itself: ReadyMade | None) -> None:
+    def _send(self, ticket: Ticket, clip: Clip, itself: ReadyMade | None) -> None:
         self._raise_error()
         if self._spent is not None:
             raise self._spent
@@ -279,7 +278,7 @@ class PacketWork:
         else:
             self._outbox.add(ticket, clip.samples)
 
-    def _answered(self, tickets: Sequence[_Ticket], outcome: Outcome) -> None:
+    def _answered(self, tickets: Sequence[Ticket], outcome: Outcome) -> None:
         try:
             self._count("requests", outcome.requests)
             self._count("retries", outcome.retries)
@@ -290,7 +289,7 @@ class PacketWork:
                     self._error = self._error or outcome.error
             for ticket, result in zip(tickets, outcome.results, strict=True):
                 if result is None:
-                    continue  # the run ended before its answer
+                    continue  # the run ended before its answer, or a job will give it
                 if isinstance(result, Embedded):
                     endpoint = f"{ticket.row.endpoint}@{result.deployed_model_id}"
                     row = ticket.row._replace(embedding=result.embedding, endpoint=endpoint)
@@ -304,7 +303,7 @@ class PacketWork:
             for ticket in tickets:
                 self._one_less(ticket.packet)
 
-    def _unstaged(self, ticket: _Ticket, error: StagingError) -> None:
+    def _unstaged(self, ticket: Ticket, error: StagingError) -> None:
         self._fail_sent(ticket, "staging", Refused(error.code, error.message, error.retryable, attempts=0))
         self._one_less(ticket.packet)
 
@@ -315,7 +314,7 @@ class PacketWork:
         if finished:
             self._writer.finish(state.packet_id)
 
-    def _fail_sent(self, ticket: _Ticket, stage: str, refused: Refused) -> None:
+    def _fail_sent(self, ticket: Ticket, stage: str, refused: Refused) -> None:
         self._writer.add(ticket.packet.packet_id, ticket.segment_id, refused_row(ticket.row, stage, refused))
         self._count("failed", 1)
 

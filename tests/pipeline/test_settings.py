@@ -101,9 +101,10 @@ def test_the_stage_that_embeds_is_told_all_it_needs(tmp_path: Path) -> None:
     assert embed.endpoint == EndpointSettings(
         name, "127.0.0.1:8080", timeout_s=60, max_attempts=8, max_in_flight=5, clips_per_request=3, run_id=run.run_id
     )
-    assert embed.rows == RowSettings(run.fingerprint, run.model_id, name)
-    assert (embed.clips, embed.checkpoint, embed.run_id) == (run.clips, run.checkpoint, run.run_id)
-    assert (embed.staging, embed.retry_failed) == (None, False)
+    work = embed.work
+    assert work.rows == RowSettings(run.fingerprint, run.model_id, name)
+    assert (work.clips, work.checkpoint, work.run_id) == (run.clips, run.checkpoint, run.run_id)
+    assert (embed.staging, work.retry_failed) == (None, False)
     assert pickle.loads(pickle.dumps(embed)) == embed
 
 

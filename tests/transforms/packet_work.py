@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
+from functools import partial
 
 from audio.clips import ClipSettings
 from audio.decoders import Decoders
@@ -17,7 +18,7 @@ from rows.identity import clip_id
 from rows.model import Census, EmbeddingRow, FailureRow, Receipt
 from rows.writer import CheckpointWriter
 from transforms.make_packets import Packet
-from transforms.outbox import Predictor
+from transforms.outbox import Outbox, Predictor
 from transforms.packet_work import PacketWork
 from transforms.plan_segments import RecordingPlan
 from transforms.segment_rows import RowSettings
@@ -99,9 +100,9 @@ def working(
     decoders = Decoders(clips or ClipSettings(), 0)
     with closing(writer), closing(decoders):
         rows = RowSettings("f" * 16, "model", NAME)
-        sending = EndpointSettings(NAME, "127.0.0.1:9")
+        outbox = partial(Outbox, EndpointSettings(NAME, "127.0.0.1:9"), endpoint, None)
         fetcher = Fetcher(fetch or (lambda _: None))
-        yield kind(rows, sending, endpoint, writer, store, RUN, fetcher, decoders, **seams), writer
+        yield kind(rows, outbox, writer, store, RUN, fetcher, decoders, wait_s=60.0, **seams), writer
 
 
 class Fetcher:

@@ -25,7 +25,8 @@ from rows.store import open_store
 from tests.transforms.packet_work import plan_of
 from tests.transforms.samples import packet, recording, write_wav
 from transforms.choose_rows import choose
-from transforms.embed_packets import COUNTS, EmbedPackets, EmbedSettings, release_shared
+from transforms.embed_packets import EmbedPackets, EmbedSettings
+from transforms.packet_bundles import COUNTS, WorkSettings, release_shared
 from transforms.segment_rows import RowSettings
 from transforms.write_tables import read_places
 
@@ -49,7 +50,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
 def settings(local: LocalEndpoint, checkpoint: Path, name: str | None = None) -> EmbedSettings:
     endpoint = EndpointSettings(name or local.endpoint_name, local.host, max_attempts=2)
     rows = RowSettings("f" * 16, "stand-in", endpoint.name)
-    return EmbedSettings(ClipSettings(), rows, endpoint, str(checkpoint), "run", decoder_processes=2)
+    return EmbedSettings(WorkSettings(ClipSettings(), rows, str(checkpoint), "run", decoder_processes=2), endpoint)
 
 
 def threads(name: str) -> list[threading.Thread]:
@@ -58,7 +59,7 @@ def threads(name: str) -> list[threading.Thread]:
 
 def run(of: EmbedSettings, recordings: list[Recording]) -> dict[str, int]:
     """Embeds packets of two and of one recording; checks receipts and rows; the metrics."""
-    store = open_store(of.checkpoint)
+    store = open_store(of.work.checkpoint)
 
     def are_receipts(actual: list[tuple[str, Receipt]]) -> None:
         for plan in plan_of(packet(*recordings)):
