@@ -6,9 +6,7 @@ import contextlib
 import json
 import logging
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from apache_beam.options.pipeline_options import GoogleCloudOptions
@@ -17,31 +15,31 @@ from rich.console import Console
 from audio.listing import Ignored, ListingError, PatternError, list_input
 from audio.manifest import ManifestError, check_manifest
 from endpoint.errors import EndpointError
-from endpoint.settings import EndpointSettings
+from pipeline.batch_run import send_batch
 from pipeline.dataflow import described
 from pipeline.dataflow_jobs import Jobs
-from pipeline.launch import RunFailed, launch, running_endpoint
-from pipeline.on_dataflow import JobGoesOn, follow, submit
+from pipeline.execution import Execution
+from pipeline.launch import RunFailed
+from pipeline.on_dataflow import JobGoesOn
 from pipeline.options import Arguments, parse
 from pipeline.outputs import make_folders, remove_unfinished, replaced_outputs
 from pipeline.planned import plan
-from pipeline.preflight import check, check_credentials, nothing_left_staged, staged_in
+from pipeline.preflight import staged_in
 from pipeline.reach import check_job_files, check_readable, check_signed_in, explained, prove_writable
 from pipeline.report import print_summary, shortfall
+from pipeline.requests_run import send_requests
 from pipeline.resuming import alone_on_checkpoint, find_earlier, take_over
 from pipeline.settings import RunSettings
 from pipeline.stopping import INTERRUPTED, INTERRUPTED_TEXT, stopping
-from pipeline.tables import check_tables, table_facts, tables_in_order
+from pipeline.tables import check_tables
 from pipeline.usage import PROGRAM, UsageError
-from pipeline.versions import versions
-from rows.generations import note_run, remove_all
+from rows.generations import remove_all
 from rows.lease import LeaseError, remove_lease
-from rows.lease_holder import Job
 from rows.store import StoreError, open_store
 from transforms.bigquery_jobs import TableError
-from transforms.files import FileError, absolute, read_whole
+from transforms.files import FileError, read_whole
 from transforms.staging import StagingError
-from transforms.tidy_up import Leftovers, remove_replaced
+from transforms.tidy_up import remove_replaced
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 _FAILURES = (
@@ -115,81 +113,27 @@ def _check_inputs(run: RunSettings) -> None:
             )
 
 
-def _facts(run: RunSettings, endpoint: EndpointSettings) -> dict[str, Any]:
-    return {
-        "run_id": run.run_id,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "inputs": list(run.inputs),
-        "manifest": None if run.manifest is None else run.manifest.path,
-        "limit": run.limit,
-        "model_id": run.model_id,
-        "endpoint": endpoint.name,
-        "fingerprint": run.fingerprint,
-        "fingerprint_settings": run.fingerprint_settings,
-        "clip_choice": run.clip_choice,
-        "send": run.send,
-        "instance_format": run.instance_format,
-        "transport": run.transport,
-        "staged": None if run.staging is None else run.staging.run_uri,
-        "keep_staged": run.keep_staged,
-        "checkpoint": run.checkpoint,
-        **table_facts(run),
-        "max_requests": run.max_requests,
-        "versions": versions(),
-    }
-
-
 def _run(arguments: Arguments, existing: list[str]) -> int:
     run = arguments.run
     jobs = Jobs(arguments.beam)
     with stopping(staged_in=staged_in(run)), alone_on_checkpoint(run, jobs.ask) as lease:
-
-        def is_at_work() -> bool:
-            """Whether a job has taken over what this process would otherwise clean up."""
-            return lease is not None and lease.is_handed_over
-
-        earlier = take_over(run)
-        with running_endpoint(run) as endpoint:
-            check_credentials(run, endpoint, on_dataflow=arguments.pool is not None)
-            facts = _facts(run, endpoint)
-            output = None if run.output is None else absolute(run.output)
-            note_run(open_store(run.checkpoint), run.run_id, {"output": output, **facts})
-            with nothing_left_staged(run, earlier, is_at_work), tables_in_order(run, earlier, is_at_work):
-                facts["probe"] = check(run, endpoint, earlier)
-                # Whatever the probe has shown, the run's own clients need not find out by a canary.
-                endpoint = replace(endpoint, is_proven=run.probe)
-                if arguments.pool is None:
-                    launch(run, endpoint, earlier, arguments.beam, facts)
-                else:
-                    assert lease is not None
-                    leftovers = Leftovers(tuple(existing), staged_in(run))
-                    job = submit(
-                        run,
-                        endpoint,
-                        earlier,
-                        arguments.beam,
-                        facts,
-                        pool=arguments.pool,
-                        lease=lease,
-                        leftovers=leftovers,
-                        jobs=jobs,
-                    )
-                    if not arguments.waits:
-                        return _leave(run, job)
-                    _say_on_the_way(job.link)
-                    follow(job, lease, jobs, _say_on_the_way)
+        send = send_requests if run.batch is None else send_batch
+        ending = send(run, Execution(arguments, lease, jobs), take_over(run), tuple(existing))
+        if ending.said is not None:
+            print(ending.said)
+            return DONE
         summary = _read_summary(run)
-        missed = _tidy_up(run, existing, summary)
+        missed = _tidy_up(run, existing, summary, ending.shortfall)
     with contextlib.suppress(OSError):  # whoever read the output has left; the summary is in its file
         print_summary(summary, Console())
     return DONE if missed is None else _say(missed, FAILED)
 
 
-def _tidy_up(run: RunSettings, existing: list[str], summary: dict[str, Any]) -> str | None:
+def _tidy_up(run: RunSettings, existing: list[str], summary: dict[str, Any], fallen_short: str | None) -> str | None:
     """Removes what the finished run needs no more; why it is no success, or None."""
     remove_replaced(existing, [*summary["files"], run.summary_path])
     remove_unfinished(run.output)
-    missed = shortfall(summary, run.max_failure_fraction)
+    missed = fallen_short or shortfall(summary, run.max_failure_fraction)
     if run.delete_checkpoint and missed is None and not summary["left"]["recordings"]:
         remove_all(open_store(run.checkpoint))
         remove_lease(run.checkpoint)
@@ -204,14 +148,3 @@ def _read_summary(run: RunSettings) -> dict[str, Any]:
             f"the run has ended, but its summary {run.summary_path!r} cannot be read ({type(error).__name__}): may it be?"
         ) from None
     return summary
-
-
-def _say_on_the_way(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _leave(run: RunSettings, job: Job) -> int:
-    """Says where to look for a job that is not followed."""
-    print(job.link if job.id else f"the graph is written, for a job named {job.name}")
-    print(f"its summary will be {run.summary_path}")
-    return DONE

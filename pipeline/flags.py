@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import NoReturn
 
+from endpoint.job_settings import JobSettings
+
 from endpoint.settings import MAX_REQUEST_BYTES
 from pipeline.usage import PROGRAM, UsageError
 from pipeline.values import ACCOUNT, FRACTION, NUMBER, RATE, SECONDS, SWITCH, whole_number
 
 _MOST_DECODERS = 64
+_MOST_ACCELERATORS = 16
 _MOST_IN_FLIGHT = 1024
 """Each takes some 3 MB of memory."""
 
@@ -118,8 +121,8 @@ def make_parser() -> argparse.ArgumentParser:
     where.add_argument(
         "--endpoint",
         metavar="NAME",
-        help="where audio is sent (required): local (a stand-in on this machine, not HeAR), research (the documented HeAR endpoint), "
-        "or projects/P/locations/L/endpoints/E",
+        help="where audio is sent (required, unless --batch_model says it): local (a stand-in on this machine, not HeAR), research (the "
+        "documented HeAR endpoint), or projects/P/locations/L/endpoints/E",
     )
     where.add_argument(
         "--endpoint_host",
@@ -129,8 +132,8 @@ def make_parser() -> argparse.ArgumentParser:
     where.add_argument(
         "--send",
         default="audio",
-        help="audio (in the requests) or uris (of objects on Cloud Storage, up to 640 a request, staged if need be) "
-        "(default: audio)",
+        help="audio (in the requests), uris (of objects on Cloud Storage, up to 640 a request, staged if need be), or batch (all clips "
+        "in files on Cloud Storage, for one batch prediction job: no endpoint is asked) (default: audio)",
     )
     where.add_argument(
         "--instance_format",
@@ -199,14 +202,67 @@ def make_parser() -> argparse.ArgumentParser:
         help="call the endpoint as this service account (default: as the application default credentials)",
     )
 
-    uris = parser.add_argument_group("with --send uris")
-    uris.add_argument(
+    staged = parser.add_argument_group("with --send uris or batch")
+    staged.add_argument(
         "--staging_location",
         metavar="gs://...",
-        help="where clips are put as 16-bit WAV until they are answered (required); recordings on Cloud Storage that are "
-        "such clips already are sent as they are. On Dataflow the job's packages are put there, too",
+        help="where clips are put until they are answered (required): as 16-bit WAV for URIs, where recordings on Cloud Storage that "
+        "are such clips already are sent as they are; as JSON lines for a batch prediction job, which writes its results beside "
+        "them. On Dataflow the job's packages are put there, too",
     )
-    uris.add_argument("--keep_staged", **SWITCH, help="don't delete staged clips")
+    staged.add_argument("--keep_staged", **SWITCH, help="don't delete what is staged, nor a job's results")
+
+    batch = parser.add_argument_group("with --send batch")
+    batch.add_argument(
+        "--batch_model",
+        metavar="NAME",
+        help="projects/P/locations/L/models/M, with @VERSION if need be: a model of your own, such as one from Model Garden, instead of "
+        "--endpoint (default: the documented one with --endpoint research)",
+    )
+    batch.add_argument(
+        "--batch_project",
+        metavar="ID",
+        help="in which the job runs, and is paid for (default: the model's)",
+    )
+    batch.add_argument(
+        "--batch_machine_type",
+        default=JobSettings.machine_type,
+        metavar="TYPE",
+        help=f"of the job (default: {JobSettings.machine_type})",
+    )
+    batch.add_argument(
+        "--batch_accelerator_type",
+        default=JobSettings.accelerator_type,
+        metavar="TYPE",
+        help=f"of each machine (default: {JobSettings.accelerator_type})",
+    )
+    batch.add_argument(
+        "--batch_accelerator_count",
+        type=whole_number(0, _MOST_ACCELERATORS),
+        default=1,
+        metavar="N",
+        help="of each machine; 0: none (default: 1)",
+    )
+    batch.add_argument(
+        "--batch_starting_replicas",
+        type=whole_number(1),
+        metavar="N",
+        help="machines that the job begins with (default: as the service chooses)",
+    )
+    batch.add_argument(
+        "--batch_max_replicas",
+        type=whole_number(1),
+        metavar="N",
+        help="machines at most (default: as the service chooses)",
+    )
+    batch.add_argument(
+        "--batch_step",
+        choices=("write", "join"),
+        help="only the first half, which writes what is missing and submits the job, or only the second, which makes rows of its "
+        "results: for where nothing waits in between (default: both, and the wait)",
+    )
+
+    uris = parser.add_argument_group("with --send uris")
     uris.add_argument(
         "--bucket_service_account",
         type=ACCOUNT,

@@ -46,6 +46,19 @@ def build(
     embedded = packets | "Embed" >> EmbedPackets(run.embed_settings(endpoint))
     choose = ChooseRows(run.run_id, may_be_unfinished=run.max_requests is not None)
     chosen = (planned["plans"], embedded.receipts) | "Choose rows" >> choose
+    write_tables(run, earlier, facts, leftovers, asked, chosen, (embedded.counts,))
+
+
+def write_tables(
+    run: RunSettings,
+    earlier: Earlier,
+    facts: Mapping[str, Any],
+    leftovers: Leftovers | None,
+    asked: Mapping[str, beam.PCollection],
+    chosen: Mapping[str, beam.PCollection],
+    counts: tuple[beam.PCollection, ...],
+) -> None:
+    """Adds what becomes of the rows that were chosen: tables, then the summary, then what is tidied up."""
     rows = {
         "embeddings": chosen["places"] | "Read rows" >> ReadRows(run.checkpoint),
         "recordings": chosen["recordings"],
@@ -66,7 +79,7 @@ def build(
     tables = {
         "recordings": rows["recordings"],
         "failures": rows["failures"],
-        "counts": (embedded.counts, chosen["counts"], asked["counts"]) | "Put counts together" >> beam.Flatten(),
+        "counts": (*counts, chosen["counts"], asked["counts"]) | "Put counts together" >> beam.Flatten(),
         "ignored": asked["ignored"],
         "written": files,
         "merged": merged,

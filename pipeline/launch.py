@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,15 +16,14 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+from endpoint.job_settings import JobSettings
 from rich.console import Console
 
-from emulator.process import LocalEndpointError, start_local_endpoint
+from emulator.process import LocalEndpoint, LocalEndpointError, start_local_endpoint
 from endpoint.settings import EndpointSettings
 from pipeline.beam_options import LOCAL_RUNNERS
-from pipeline.graph import build
 from pipeline.outputs import remove_unfinished
 from pipeline.preflight import remove_staged, staged_in
-from pipeline.resuming import Earlier
 from pipeline.settings import RunSettings
 from pipeline.stopping import stopping_workers
 from pipeline.tables import remove_own
@@ -34,6 +33,9 @@ from transforms.bigquery_jobs import explain_load
 from transforms.packet_bundles import release_shared
 from transforms.progress import PROGRESS
 from transforms.quiet import INTERRUPT, KNOWN_ERROR, QuietLog, mark_workers
+
+Build = Callable[[beam.Pipeline], None]
+"""Adds a graph to a pipeline."""
 
 
 class RunFailed(Exception):
@@ -46,33 +48,45 @@ def running_endpoint(run: RunSettings) -> Iterator[EndpointSettings]:
     if not run.target.local:
         yield run.endpoint_settings(run.target.name, run.target.host)
         return
-    try:
-        local = start_local_endpoint()
-    except LocalEndpointError as error:
-        raise RunFailed(str(error)) from None
-    with local:
+    with _started() as local:
         if run.instance_format == "model_garden":
             name = local.garden_endpoint
         else:
             name = local.uri_endpoint if run.send == "uris" else local.endpoint_name
-        yield run.endpoint_settings(name, local.rest_host if run.transport == "rest" else local.host)
+        yield run.endpoint_settings(name, _host(run, local))
 
 
-def launch(
-    run: RunSettings,
-    endpoint: EndpointSettings,
-    earlier: Earlier,
-    options: PipelineOptions,
-    facts: Mapping[str, Any],
-) -> None:
-    """Builds the graph, runs it, and waits for its end; RunFailed says in one line why it ended early."""
+@contextmanager
+def running_job_service(run: RunSettings) -> Iterator[JobSettings]:
+    """The service of batch prediction jobs that the run asks, and its job but for the files; likewise."""
+    if not run.target.local:
+        yield run.job_settings(run.target.name, run.target.host)
+        return
+    with _started() as local:
+        model = local.garden_model if run.instance_format == "model_garden" else local.model
+        yield run.job_settings(model, _host(run, local))
+
+
+def _started() -> LocalEndpoint:
+    try:
+        return start_local_endpoint()
+    except LocalEndpointError as error:
+        raise RunFailed(str(error)) from None
+
+
+def _host(run: RunSettings, local: LocalEndpoint) -> str:
+    return local.rest_host if run.transport == "rest" else local.host
+
+
+def launch(run: RunSettings, options: PipelineOptions, build: Build) -> None:
+    """Builds a graph, runs it, and waits for its end; RunFailed says in one line why it ended early."""
     _keep_quiet()
     ending: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if _has_worker_processes(options):
         _prepare_worker_processes()
         ending = stopping_workers(partial(_clean_up, run), staged_in=staged_in(run))
     pipeline = beam.Pipeline(runner=_runner(options), options=options)
-    build(pipeline, run, endpoint, earlier, facts)
+    build(pipeline)
     try:
         with ending, watching(PROGRESS, Console(stderr=True)):
             pipeline.run().wait_until_finish()

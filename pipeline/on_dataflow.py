@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
-from endpoint.settings import EndpointSettings
 from pipeline.dataflow import RUNNER
 from pipeline.dataflow_jobs import Jobs, has_ended, is_refusal, quiet_beam, reason
-from pipeline.graph import build
-from pipeline.launch import RunFailed
-from pipeline.resuming import Earlier
-from pipeline.settings import RunSettings
+from pipeline.launch import Build, RunFailed
 from pipeline.stopping import INTERRUPTED
 from pipeline.usage import UsageError
 from pipeline.watch import progress_line
-from pipeline.worker_pool import WorkerPool
 from rows.bucket_lease import BucketLease
 from rows.lease_holder import Job, JobUnclear, LeaseError, LeaseTaken
-from transforms.tidy_up import Leftovers
 
 _FIRST_PAUSE_S: Final = 1.0
 _PAUSE_S: Final = 15.0
@@ -47,15 +40,10 @@ class JobGoesOn(Exception):
 
 
 def submit(
-    run: RunSettings,
-    endpoint: EndpointSettings,
-    earlier: Earlier,
     options: PipelineOptions,
-    facts: Mapping[str, Any],
+    build: Build,
     *,
-    pool: WorkerPool,
     lease: BucketLease,
-    leftovers: Leftovers,
     jobs: Jobs,
 ) -> Job:
     """Builds the graph, hands the lease over, and submits the job; or writes the graph, where `--template_location` asks for that.
@@ -67,8 +55,7 @@ def submit(
             pipeline = beam.Pipeline(runner=RUNNER, options=options)
     except ValueError as error:  # what its validator says of options
         raise UsageError(" ".join(str(error).split())) from None
-    worker = replace(endpoint, max_requests_per_minute=pool.requests_per_minute)
-    build(pipeline, run, worker, earlier, facts, leftovers)
+    build(pipeline)
     cloud = options.view_as(GoogleCloudOptions)
     job = Job(cloud.project, cloud.region, cloud.job_name)
     lease.hand_over(job)

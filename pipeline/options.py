@@ -16,12 +16,12 @@ from audio.clips import ClipSettings
 from audio.decoder_limits import DecoderLimits
 from audio.manifest import ManifestSettings
 from endpoint.codec import make_codec
-from endpoint.settings import MAX_REQUEST_BYTES, InstanceFormat, SendAs, TransportName
+from endpoint.settings import MAX_REQUEST_BYTES, InstanceFormat, TransportName
 from pipeline import dataflow
 from pipeline.beam_options import LOCAL_RUNNERS, parse_beam_flags
-from pipeline.endpoints import resolve
+from pipeline.endpoints import resolve, resolve_model
 from pipeline.flags import make_parser
-from pipeline.settings import RunSettings
+from pipeline.settings import BatchSettings, RunSettings, Send
 from pipeline.usage import UsageError
 from pipeline.values import MODEL_ID
 from pipeline.worker_pool import WorkerPool
@@ -29,6 +29,16 @@ from rows.bigquery import TableName
 from transforms.staging import StagingArea
 
 _MOST_DECODERS = 4
+_STAGED = ("uris", "batch")
+_ONLY_URIS = ("bucket_service_account", "full_scope_tokens")
+_ONLY_REQUESTS = (
+    *("clips_per_request", "max_request_bytes", "max_requests_per_minute", "max_requests", "requests_in_flight"),
+    *("timeout_s", "max_attempts", "no_probe"),
+)
+_ONLY_BATCH = (
+    *("batch_model", "batch_project", "batch_machine_type", "batch_accelerator_type", "batch_accelerator_count"),
+    *("batch_starting_replicas", "batch_max_replicas", "batch_step"),
+)
 _LONGEST_OBJECT_PREFIX = 900
 """Bytes: what runs append is shorter than what is left of the 1024 that an object's name may have."""
 
@@ -62,7 +72,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     runner = beam.view_as(StandardOptions).runner
     on_dataflow = runner == dataflow.RUNNER
     _check_what(given)
-    if not given.endpoint:
+    if not given.endpoint and (given.send != "batch" or given.endpoint == ""):
         raise UsageError("--endpoint is missing: expected for example --endpoint local")
     _check_output(given)
     for option in ("checkpoint", "endpoint_host", "model_id"):
@@ -80,7 +90,10 @@ def parse(argv: Sequence[str]) -> Arguments:
     except ValueError as error:  # its fields are named as the options are
         raise UsageError(f"--{error}") from None
     try:
-        target = resolve(given.endpoint, given.endpoint_host, given.send, given.instance_format)
+        if given.send == "batch":
+            target = resolve_model(given.endpoint, given.batch_model, given.endpoint_host, given.instance_format)
+        else:
+            target = resolve(given.endpoint, given.endpoint_host, given.send, given.instance_format)
         run = RunSettings(
             inputs=tuple(dict.fromkeys(map(_checked_input, given.input))),
             manifest=_manifest(given),
@@ -89,6 +102,7 @@ def parse(argv: Sequence[str]) -> Arguments:
             target=target,
             model_id=given.model_id or target.default_model_id,
             send=given.send,
+            batch=_batch(given),
             instance_format=given.instance_format,
             transport=given.transport,
             timeout_s=given.timeout_s,
@@ -101,7 +115,7 @@ def parse(argv: Sequence[str]) -> Arguments:
             endpoint_service_account=given.endpoint_service_account,
             bucket_service_account=given.bucket_service_account,
             full_scope_tokens=given.full_scope_tokens,
-            staging_location=given.staging_location if given.send == "uris" else None,
+            staging_location=given.staging_location if given.send in _STAGED else None,
             keep_staged=given.keep_staged,
             probe=not given.no_probe,
             output=None if given.output is None else _checked_prefix("--output", given.output),
@@ -121,7 +135,7 @@ def parse(argv: Sequence[str]) -> Arguments:
             max_failure_fraction=given.max_failure_fraction,
         )
         if not target.local:
-            run.endpoint_settings(target.name, target.host)
+            _check_settings(run)
     except ValueError as error:
         raise UsageError(str(error)) from None
     _check_reach(run, runner)
@@ -131,6 +145,11 @@ def parse(argv: Sequence[str]) -> Arguments:
             if is_given:
                 raise UsageError(f"--{option} is given, but has a meaning only with --runner {dataflow.RUNNER}")
     waits = not (given.no_wait or writes_template)
+    if run.batch is not None and run.batch.step is None and not waits:
+        raise UsageError(
+            f"--{'no_wait' if given.no_wait else 'template_location'} is given with --send batch, where something must wait for the job: "
+            "expected --batch_step write, and once the job has ended --batch_step join"
+        )
     if run.delete_checkpoint and not waits:
         raise UsageError(
             f"--delete_checkpoint is given together with --{'no_wait' if given.no_wait else 'template_location'}: the job needs the "
@@ -210,11 +229,41 @@ def _manifest(given: argparse.Namespace) -> ManifestSettings | None:
         raise UsageError(f"--{error}") from None
 
 
+def _batch(given: argparse.Namespace) -> BatchSettings | None:
+    if given.send != "batch":
+        return None
+    return BatchSettings(
+        given.batch_project,
+        given.batch_machine_type,
+        given.batch_accelerator_type,
+        given.batch_accelerator_count,
+        given.batch_starting_replicas,
+        given.batch_max_replicas,
+        given.batch_step,
+    )
+
+
+def _check_settings(run: RunSettings) -> None:
+    """Raises ValueError, or UsageError, for what the client of the endpoint, or of the job service, would refuse."""
+    target = run.target
+    if run.batch is None:
+        run.endpoint_settings(target.name, target.host)
+        return
+    try:
+        run.job_settings(target.name, target.host)
+    except ValueError as error:  # its fields are named as the options are
+        raise UsageError(f"--{error}") from None
+
+
 def _check_sending(given: argparse.Namespace, *, on_dataflow: bool) -> None:
     """Refuses ways of sending that do not exist, and options that would have no effect."""
-    for option, choices in (("send", SendAs), ("instance_format", InstanceFormat), ("transport", TransportName)):
+    for option, choices in (("send", Send), ("instance_format", InstanceFormat), ("transport", TransportName)):
         if (value := getattr(given, option)) not in get_args(choices):
             raise UsageError(f"--{option} is {value!r}: expected {' or '.join(get_args(choices))}")
+    if given.send == "batch":
+        _check_batch(given)
+        return
+    _check_no_effect(given, _ONLY_BATCH, "batch")
     most = make_codec(given.transport, given.instance_format, given.send, "").max_instances
     if given.clips_per_request is not None and given.clips_per_request > most:
         raise UsageError(f"--clips_per_request is {given.clips_per_request}: the endpoint takes at most {most}")
@@ -223,25 +272,44 @@ def _check_sending(given: argparse.Namespace, *, on_dataflow: bool) -> None:
             f"--max_request_bytes is {given.max_request_bytes}: research endpoints take {MAX_REQUEST_BYTES} at most"
         )
     if given.send == "uris":
-        if given.staging_location is None:
-            raise UsageError(
-                "--staging_location is missing: expected with --send uris, for example --staging_location gs://bucket/staging"
-            )
-        try:
-            StagingArea.of(given.staging_location, "run")
-        except ValueError as error:
-            raise UsageError(f"--{error}") from None
-        if given.endpoint == "local" and not os.environ.get("STORAGE_EMULATOR_HOST"):
-            raise UsageError(
-                "--send is 'uris', but --endpoint local reads objects from a storage server on this machine only: expected its "
-                "address in STORAGE_EMULATOR_HOST"
-            )
+        _check_staging(given)
         return
-    for option in ("staging_location", "keep_staged", "bucket_service_account", "full_scope_tokens"):
+    for option in ("staging_location", "keep_staged"):
         if option == "staging_location" and on_dataflow:
             continue  # the job's own files go there
         if getattr(given, option) not in (None, False):
-            raise UsageError(f"--{option} is given, but has a meaning only with --send uris")
+            raise UsageError(f"--{option} is given, but has a meaning only with --send uris or batch")
+    _check_no_effect(given, _ONLY_URIS, "uris")
+
+
+def _check_batch(given: argparse.Namespace) -> None:
+    """Refuses for a batch prediction job what has a meaning only for requests."""
+    _check_staging(given)
+    _check_no_effect(given, _ONLY_URIS, "uris")
+    _check_no_effect(given, _ONLY_REQUESTS, "audio or uris")
+
+
+def _check_no_effect(given: argparse.Namespace, options: tuple[str, ...], send: str) -> None:
+    defaults = make_parser()
+    for option in options:
+        if getattr(given, option) != defaults.get_default(option):
+            raise UsageError(f"--{option} is given, but has a meaning only with --send {send}")
+
+
+def _check_staging(given: argparse.Namespace) -> None:
+    if given.staging_location is None:
+        raise UsageError(
+            f"--staging_location is missing: expected with --send {given.send}, for example --staging_location gs://bucket/staging"
+        )
+    try:
+        StagingArea.of(given.staging_location, "run")
+    except ValueError as error:
+        raise UsageError(f"--{error}") from None
+    if given.endpoint == "local" and not os.environ.get("STORAGE_EMULATOR_HOST"):
+        raise UsageError(
+            f"--send is {given.send!r}, but --endpoint local reads objects from a storage server on this machine only: expected its "
+            "address in STORAGE_EMULATOR_HOST"
+        )
 
 
 def _check_reach(run: RunSettings, runner: str) -> None:

@@ -22,15 +22,16 @@ from pipeline.endpoints import is_loopback
 from pipeline.resuming import Earlier
 from pipeline.settings import RunSettings
 from rows.generations import PROBE_FILE
+from rows.job_notes import OpenBatch, open_batch
 from rows.store import StoreError, open_store
 from transforms.leftovers import bucket_warnings, other_leftovers, sweep
 from transforms.staging import Stager, StagingArea, StagingError, prove_rights
 
 
-def check_credentials(run: RunSettings, endpoint: EndpointSettings, *, on_dataflow: bool = False) -> None:
-    """Raises RunEnded, with the remedy, where the run's credentials are missing or not accepted."""
+def check_credentials(run: RunSettings, host: str, *, on_dataflow: bool = False) -> None:
+    """Raises RunEnded, with the remedy, where the run's credentials are missing or not accepted; `host` is the service's."""
     accounts: set[str | None] = {None} if on_dataflow else set()
-    if not is_loopback(endpoint.host):
+    if not is_loopback(host):
         accounts.add(run.endpoint_service_account)
         if run.send == "uris":
             accounts.add(run.bucket_service_account)
@@ -45,11 +46,7 @@ def check(run: RunSettings, endpoint: EndpointSettings, earlier: Earlier) -> dic
     if endpoint.max_requests is not None:
         # Here alone: whoever finds no count of the run's requests later on sends none.
         SharedBudget.of(endpoint).begin()
-    if run.staging is not None:
-        try:
-            _check_bucket(run.staging)
-        except StagingError as error:
-            raise type(error)(f"--staging_location is {run.staging_location!r}: {error}") from None
+    check_staging(run)
     if run.full_scope_tokens:
         _note("with --full_scope_tokens, whoever sees a token can do all that its account can, for up to an hour")
     if not run.probe:
@@ -59,18 +56,29 @@ def check(run: RunSettings, endpoint: EndpointSettings, earlier: Earlier) -> dic
     return {"requests": answer.requests, "difference": answer.difference}
 
 
+def check_staging(run: RunSettings) -> None:
+    """Raises StagingError where the run may not stage what it is to stage; says what the bucket would keep of it."""
+    if run.staging is None:
+        return
+    try:
+        _check_bucket(run.staging)
+    except StagingError as error:
+        raise type(error)(f"--staging_location is {run.staging_location!r}: {error}") from None
+
+
 @contextlib.contextmanager
 def nothing_left_staged(
     run: RunSettings, earlier: Earlier, is_at_work: Callable[[], bool] = lambda: False
 ) -> Iterator[None]:
     """Removes what earlier runs of this checkpoint left staged, and at the end of the context what this one did.
 
-    Not so if the run is then still at work, elsewhere.
+    Not so if the run is then still at work, elsewhere; nor what a batch prediction job reads, or has written.
     """
-    _sweep(
+    needed = {batch.folder for batch in earlier.batches}
+    sweep_folders(
         other["staged"]
         for other in earlier.runs
-        if isinstance(other.get("staged"), str) and not other.get("keep_staged")
+        if isinstance(other.get("staged"), str) and not other.get("keep_staged") and other["staged"] not in needed
     )
     try:
         yield
@@ -85,12 +93,38 @@ def staged_in(run: RunSettings) -> str | None:
 
 
 def remove_staged(run: RunSettings) -> None:
-    """Removes what the run itself has staged, and says where something is left."""
-    if (folder := staged_in(run)) is not None:
-        _sweep([folder])
+    """Removes what the run itself has staged, unless a job needs it, and says where something is left."""
+    if (folder := staged_in(run)) is not None and not _is_needed(run):
+        sweep_folders([folder])
 
 
-def _sweep(folders: Iterable[str]) -> None:
+def _is_needed(run: RunSettings) -> bool:
+    """Whether what the run has staged is for a batch prediction job whose results are not stored yet, or may be."""
+    if run.batch is None:
+        return False
+    try:
+        return own_batch(run) is not None
+    except StoreError:
+        return True
+
+
+def own_batch(run: RunSettings) -> OpenBatch | None:
+    """What this run has written for a job, from when it is complete until the results are stored. Raises StoreError."""
+    return open_batch(open_store(run.checkpoint), staging_facts(run))
+
+
+def staging_facts(run: RunSettings) -> dict[str, Any]:
+    """What a run says about what it stages."""
+    return {
+        "run_id": run.run_id,
+        "send": run.send,
+        "staged": None if run.staging is None else run.staging.run_uri,
+        "keep_staged": run.keep_staged,
+    }
+
+
+def sweep_folders(folders: Iterable[str]) -> None:
+    """Removes what is staged in folders of runs, and says where something is left."""
     failing: set[str] = set()
     for folder in sorted(folders):
         bucket = folder.removeprefix("gs://").partition("/")[0]

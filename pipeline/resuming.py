@@ -7,13 +7,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.settings import RunSettings
 from pipeline.usage import UsageError
 from rows.bucket_lease import BucketLease, nobody_to_ask
 from rows.generations import Described, Merge, due_merge, generations, live, remove_all, remove_rows, replaced
+from rows.job_notes import OpenBatch, open_batches
 from rows.lease import holding
 from rows.lease_holder import AskJob
 from rows.store import open_store
@@ -31,6 +32,8 @@ class Earlier:
     """Those whose rows count."""
     merge: Merge | None = None
     """Those that this run should put together at its end."""
+    batches: tuple[OpenBatch, ...] = ()
+    """What was written for batch prediction jobs whose results are not stored yet."""
 
     @property
     def runs(self) -> list[dict[str, Any]]:
@@ -68,11 +71,24 @@ def take_over(run: RunSettings) -> Earlier:
     With `fresh_checkpoint` all is removed, and earlier runs are known by what they said: they may have left clips staged.
     """
     store = open_store(run.checkpoint)
-    described = find_earlier(run).described
+    earlier = find_earlier(run)
+    batches = tuple(open_batches(store, earlier.runs))
+    if batches and run.batch is None:
+        raise UsageError(
+            f"--send is {run.send!r}, but run {batches[0].run_id} has clips of this checkpoint in a batch prediction job whose results "
+            "were not read yet: run with --send batch first (or with --send batch --fresh_checkpoint, to cancel the job)"
+        )
     if run.fresh_checkpoint:
         remove_all(store)
-        return Earlier(described)
-    remove_rows(store, sorted(replaced(described)))  # a run that was cut off while it did so has left some
+        return Earlier(earlier.described, batches=batches)
+    remove_rows(store, sorted(replaced(earlier.described)))  # a run that was cut off while it did so has left some
+    return replace(look_again(run), batches=batches)
+
+
+def look_again(run: RunSettings) -> Earlier:
+    """What the checkpoint holds by now, of the run itself, too."""
+    store = open_store(run.checkpoint)
+    described = generations(store)
     counting = live(described)
     return Earlier(described, counting, due_merge(store, counting, run.run_id))
 

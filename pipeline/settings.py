@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias, cast
+
+from endpoint.job_settings import JobSettings
 
 from audio.clips import CLIP_SAMPLES, SAMPLE_RATE_HZ, ClipSettings
 from audio.decoder_limits import DecoderLimits
@@ -21,11 +23,33 @@ from transforms.packet_bundles import WorkSettings
 from transforms.plan_segments import PlanSettings
 from transforms.segment_rows import RowSettings
 from transforms.staging import StagingArea
+from transforms.submit_job import Submission
 from transforms.write_bigquery import TableWrite
+from transforms.write_clips import WriteSettings
 from transforms.write_tables import OutputFormat
 
 AUDIO_RULES = 2
 """Raised when this project changes how it makes samples of a recording, so that old and new rows are not mixed."""
+
+
+Send: TypeAlias = Literal["audio", "uris", "batch"]
+"""How clips get to the model: in requests to an endpoint, or as files for a batch prediction job."""
+BatchStep: TypeAlias = Literal["write", "join"]
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """Where and on what a batch prediction job runs; see JobSettings."""
+
+    project: str | None
+    """None: the model's."""
+    machine_type: str
+    accelerator_type: str
+    accelerator_count: int
+    starting_replicas: int | None
+    max_replicas: int | None
+    step: BatchStep | None
+    """None: both, and the wait between them."""
 
 
 def _new_run_id() -> str:
@@ -43,7 +67,9 @@ class RunSettings:
     clips: ClipSettings
     target: Target
     model_id: str
-    send: SendAs
+    send: Send
+    batch: BatchSettings | None
+    """Where clips are sent as a batch."""
     instance_format: InstanceFormat
     transport: TransportName
     timeout_s: float
@@ -138,7 +164,7 @@ class RunSettings:
             max_attempts=self.max_attempts,
             max_in_flight=self.requests_in_flight,
             clips_per_request=self.clips_per_request,
-            send=self.send,
+            send=cast(SendAs, self.send),
             instance_format=self.instance_format,
             transport=self.transport,
             max_request_bytes=self.max_request_bytes,
@@ -153,14 +179,46 @@ class RunSettings:
             ),
         )
 
+    def job_settings(self, model: str, host: str) -> JobSettings:
+        """The client's settings for a batch prediction job, once it is known where the service is."""
+        assert self.batch is not None
+        return JobSettings(
+            model=model,
+            host=host,
+            project=self.batch.project or model.split("/")[1],
+            machine_type=self.batch.machine_type,
+            accelerator_type=self.batch.accelerator_type,
+            accelerator_count=self.batch.accelerator_count,
+            starting_replicas=self.batch.starting_replicas,
+            max_replicas=self.batch.max_replicas,
+            instance_format=self.instance_format,
+            transport=self.transport,
+            service_account=self.endpoint_service_account,
+        )
+
     @property
     def staging(self) -> StagingArea | None:
-        """Where this run puts clips on Cloud Storage, if it sends URIs."""
+        """Where this run puts clips on Cloud Storage, if it sends URIs or a batch."""
         return None if self.staging_location is None else StagingArea.of(self.staging_location, self.run_id)
 
     def embed_settings(self, endpoint: EndpointSettings) -> EmbedSettings:
         """What the stage that embeds needs to know."""
         return EmbedSettings(self._work_settings(endpoint.name), endpoint, self.staging, self.keep_staged)
+
+    def write_settings(self, model: str) -> WriteSettings:
+        """What the stage that writes clips for a job needs to know."""
+        assert self.staging is not None
+        return WriteSettings(self._work_settings(model), self.staging.run_uri, self.instance_format)
+
+    def submission(self, job: JobSettings) -> Submission:
+        """What is needed to submit the job for this run's clips."""
+        assert self.staging is not None
+        return Submission(job, self.checkpoint, self.run_id, self.staging.run_uri, self.fingerprint)
+
+    @property
+    def joined_id(self) -> str:
+        """The name of this run's second folder in the checkpoint: for what is stored after it has waited for a job."""
+        return f"{self.run_id}-joined"
 
     def _work_settings(self, endpoint_name: str) -> WorkSettings:
         return WorkSettings(

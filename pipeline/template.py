@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Final, get_args
 
 from audio.mix import CHANNEL_PATTERN
-from endpoint.settings import InstanceFormat, SendAs, TransportName
+from endpoint.settings import InstanceFormat, TransportName
 from pipeline.flags import make_parser
+from pipeline.settings import Send
 from pipeline.values import IMAGE, MODEL_ID, TRUTHS, Kind, truth
 from rows.bigquery import PROJECT
 from transforms.write_tables import OutputFormat
@@ -76,7 +77,7 @@ PARAMETERS: Final[dict[str, Parameter]] = {
         help="Where audio is sent: research (the documented HeAR endpoint), or projects/P/locations/L/endpoints/E.",
     ),
     "endpoint_host": Parameter("Endpoint's host", pattern="[A-Za-z0-9._-]+(:[0-9]{1,5})?"),
-    "send": Parameter("Send", choices=get_args(SendAs)),
+    "send": Parameter("Send", choices=get_args(Send)),
     "instance_format": Parameter("Instance format", choices=get_args(InstanceFormat)),
     "transport": Parameter("Transport", choices=get_args(TransportName)),
     "model_id": Parameter("Model's name", pattern=MODEL_ID),

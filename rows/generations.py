@@ -3,6 +3,7 @@
     RUN/run.json               what the run was
     RUN/probe.json             what the endpoint answered to its probe
     RUN/summary.json           its summary, where it wrote to tables only
+    RUN/written.json, ...      how far its batch prediction job is (see `job_notes`)
     RUN/PACKET/NAME.rows       its rows, in a folder for each packet
     NAME-merged1/merged.json   of a generation that took the place of others: their names, written when all rows are there
 
@@ -17,6 +18,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+from rows.job_notes import NOTES
 from rows.store import MissingFile, Store
 
 RUN_FILE: Final = "run.json"
@@ -118,5 +120,5 @@ def remove_all(store: Store) -> None:
     folders = store.folders()
     remove_rows(store, folders)
     for folder in folders:
-        own = {f"{folder}/{name}" for name in (RUN_FILE, MERGED_FILE, PROBE_FILE, SUMMARY_FILE)}
+        own = {f"{folder}/{name}" for name in (RUN_FILE, MERGED_FILE, PROBE_FILE, SUMMARY_FILE, *NOTES)}
         store.remove([name for name in store.names(f"{folder}/") if name in own])

@@ -186,7 +186,7 @@ def _unpack_places(of_file: tuple[str, Iterable[bytes]]) -> tuple[str, list[tupl
 
 class _Choose(beam.DoFn):
     def __init__(self, run_id: str, *, may_be_unfinished: bool) -> None:
-        self._own_files = f"{run_id}/"
+        self._own_files = run_id
         self._may_be_unfinished = may_be_unfinished
 
     def process(

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import apache_beam as beam
 
+from rows.job_notes import note_closed
+from rows.store import open_store
 from transforms.files import absolute, read_whole, remove
 from transforms.leftovers import sweep
 
@@ -17,8 +19,10 @@ class Leftovers(NamedTuple):
 
     outputs: tuple[str, ...]
     """Files of the run before; those that this one wrote again stay."""
-    staged: str | None
-    """The folder of this run's staged clips: what workers that were lost have left there."""
+    staged: tuple[str, ...] = ()
+    """Folders of staged clips: what workers that were lost have left there, or what a batch prediction job is done with."""
+    closed: tuple[tuple[str, str, str], ...] = ()
+    """(checkpoint, run, state) for each batch prediction job whose results are stored: the run that wrote its clips."""
 
 
 def remove_replaced(existing: Iterable[str], written: Iterable[str]) -> None:
@@ -33,8 +37,10 @@ class _TidyUp(beam.DoFn):
 
     def process(self, element: str) -> None:
         remove_replaced(self._leftovers.outputs, [*json.loads(read_whole(element))["files"], element])
-        if self._leftovers.staged is not None:
-            sweep(self._leftovers.staged)
+        for checkpoint, run_id, state in self._leftovers.closed:
+            note_closed(open_store(checkpoint), run_id, state)
+        for folder in self._leftovers.staged:
+            sweep(folder)
 
 
 class TidyUp(beam.PTransform):

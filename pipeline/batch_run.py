@@ -1,0 +1,144 @@
+"""A run with a batch prediction job: one graph writes what is missing, the job is waited for, another one stores its results.
+
+    jobs of earlier runs -> ended -> [ graph: their results stored; what is missing then written as clips ] -> closed
+    this run's job -> submitted -> ended -> [ graph: its results stored; all rows into tables ] -> closed
+
+Whatever ends the run in between, the next one with the same checkpoint goes on from there: clips that were written are in one job,
+which is found again by what was noted (`rows.job_notes`) and by its labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from endpoint.job_service import JobService
+from endpoint.job_settings import JobSettings
+
+from pipeline.batch_graphs import build_join, build_write
+from pipeline.batch_jobs import BatchJobs, Ended
+from pipeline.execution import Ending, Execution, left_to, say
+from pipeline.facts import note_facts, run_facts
+from pipeline.launch import RunFailed, running_job_service
+from pipeline.preflight import check_credentials, check_staging, nothing_left_staged, own_batch
+from pipeline.resuming import Earlier, look_again
+from pipeline.settings import RunSettings
+from pipeline.tables import tables_in_order
+from transforms.tidy_up import Leftovers
+
+
+def send_batch(run: RunSettings, execution: Execution, earlier: Earlier, existing: tuple[str, ...]) -> Ending:
+    """Does the run, up to its summary, or the one of its halves that was asked for. Raises whatever ends it early.
+
+    Args:
+      run: its settings.
+      execution: runs the graphs.
+      earlier: what the checkpoint holds.
+      existing: output files of earlier runs.
+    """
+    assert run.batch is not None
+    with running_job_service(run) as settings:
+        check_credentials(run, settings.host, on_dataflow=execution.pool is not None)
+        facts = run_facts(run, settings.model)
+        note_facts(run, facts)
+        at_work = execution.is_at_work
+        with (
+            JobService(settings) as service,
+            nothing_left_staged(run, earlier, at_work),
+            tables_in_order(run, earlier, at_work),
+        ):
+            check_staging(run)
+            jobs = BatchJobs(run, service, run.submission(settings), waits=execution.waits, say=say)
+            if run.fresh_checkpoint:
+                jobs.cancel(earlier.batches)
+                for batch in earlier.batches:
+                    jobs.drop(batch)
+                earlier = look_again(run)
+            ended = jobs.settled(earlier.batches)
+            if run.batch.step == "join":
+                return _join(run, execution, jobs, ended, facts, existing)
+            ending = _write(run, execution, jobs, settings, earlier, ended)
+            if ending is not None:
+                return ending
+            batch = own_batch(run)
+            mine = [] if batch is None else [jobs.ended(batch)]
+            return _join(run, execution, jobs, mine, facts, existing)
+
+
+def _write(
+    run: RunSettings,
+    execution: Execution,
+    jobs: BatchJobs,
+    settings: JobSettings,
+    earlier: Earlier,
+    ended: Sequence[Ended],
+) -> Ending | None:
+    """The first half; its ending, if no other half follows."""
+    assert run.batch is not None
+    if ended and not execution.waits:
+        raise RunFailed(
+            f"the results of the batch prediction job {ended[0].job.link} of run {ended[0].batch.run_id} are not stored yet: start "
+            "the step join first"
+        )
+    finished = tuple(one.finished for one in ended)
+    graph = partial(build_write, run=run, job=settings, earlier=earlier, finished=finished, submits=not execution.waits)
+    goes_on = execution.run(graph, "write")
+    if goes_on is not None:
+        return left_to(goes_on, run)
+    for one in ended:
+        if one.shortfall is not None:
+            say(f"note: {one.shortfall}; clips without a result are sent again")
+        jobs.close(one)
+    batch = own_batch(run)
+    if batch is not None and not batch.written.clips:
+        jobs.drop(batch)
+        batch = None
+    if batch is not None:
+        megabytes = batch.written.size_bytes / 1e6
+        say(f"{batch.written.clips:,} clips are written for a batch prediction job ({megabytes:,.0f} MB)")
+    if run.batch.step is None:
+        return None
+    if batch is None:
+        return Ending("nothing is left to be sent: the step join makes the tables")
+    return Ending(f"batch prediction job {jobs.submitted(batch).link}: once it has ended, start the step join")
+
+
+def _join(
+    run: RunSettings,
+    execution: Execution,
+    jobs: BatchJobs,
+    ended: Sequence[Ended],
+    facts: dict[str, Any],
+    existing: tuple[str, ...],
+) -> Ending:
+    """The second half."""
+    facts["batch_jobs"] = [
+        {"job": one.job.name, "state": one.job.state, "clips": one.batch.written.clips, "run_id": one.batch.run_id}
+        for one in ended
+    ]
+    leftovers = None
+    if execution.pool is not None:
+        leftovers = Leftovers(
+            existing,
+            tuple(one.batch.folder for one in ended if not one.batch.is_kept),
+            tuple((run.checkpoint, one.batch.run_id, one.job.state) for one in ended),
+        )
+    finished = tuple(one.finished for one in ended)
+    written = tuple(one.batch.written for one in ended)
+    graph = partial(
+        build_join,
+        run=run,
+        earlier=look_again(run),
+        finished=finished,
+        written=written,
+        facts=facts,
+        leftovers=leftovers,
+    )
+    goes_on = execution.run(graph, "join")
+    if goes_on is not None:
+        return left_to(goes_on, run)
+    for one in ended:
+        jobs.close(one)
+    missed = next((one.shortfall for one in ended if one.shortfall is not None), None)
+    return Ending(shortfall=None if missed is None else f"{missed}; the same command sends again what has no result")
