@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 
 from endpoint.errors import BadAnswer
@@ -46,19 +47,33 @@ def read_results(body: bytes, instances: int) -> Predictions:
     embeddings = np.zeros((instances, EMBEDDING_WIDTH), np.float32)
     errors: dict[int, InstanceError] = {}
     for position, prediction in enumerate(predictions):
-        fields = prediction if isinstance(prediction, dict) else {}
-        if "error" in fields and "embedding" not in fields:
-            error = fields["error"]
-            errors[position] = error_of_description(error.get("description") if isinstance(error, dict) else None)
-        elif "error" not in fields and _is_embedding(fields.get("embedding")):
-            embeddings[position] = as_float32(np.array(fields["embedding"], np.float64))
-        else:
+        result = result_of(prediction)
+        if result is None:
             raise BadAnswer(
                 f"prediction {position} of {instances} is not an object with either an embedding of "
                 f"{EMBEDDING_WIDTH} numbers or an error"
             )
+        if isinstance(result, InstanceError):
+            errors[position] = result
+        else:
+            embeddings[position] = result
     check_finite(embeddings)
     return Predictions(embeddings, model, errors)
+
+
+def result_of(prediction: Any) -> npt.NDArray[np.float32] | InstanceError | None:
+    """Reads a parsed prediction of the Model Garden format; None if it is something else."""
+    if not isinstance(prediction, dict) or ("embedding" in prediction) == ("error" in prediction):
+        return None
+    if "embedding" in prediction:
+        return embedding_of(prediction["embedding"])
+    error = prediction["error"]
+    return error_of_description(error.get("description") if isinstance(error, dict) else None)
+
+
+def embedding_of(value: Any) -> npt.NDArray[np.float32] | None:
+    """A parsed list of 512 numbers, infinite where beyond float32; None if it is something else."""
+    return as_float32(np.array(value, np.float64)) if _is_embedding(value) else None
 
 
 def _parse(body: bytes, instances: int) -> tuple[list[Any], str]:

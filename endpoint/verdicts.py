@@ -92,6 +92,25 @@ def refused_by_status(code: grpc.StatusCode, attempts: int) -> tuple[str, str]:
     return short, f"{sentence} ({code.name}, {attempts} attempts); run again later."
 
 
+_REJECTIONS = frozenset(
+    {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.OUT_OF_RANGE}
+)
+
+
+def refused_by_job(code: grpc.StatusCode | None) -> tuple[str, str, bool]:
+    """Code, message, and whether a later run may have more luck, for a clip that a batch job answered with an error.
+
+    Args:
+        code: the error's; None if it says none.
+    """
+    if code is None:
+        return "server_error", "The batch job answered this clip with an error; run again later.", True
+    if code in _REJECTIONS:
+        return "rejected", f"The batch job rejected this clip ({code.name}); sending it again is of no use.", False
+    short, _ = _FAILURES.get(code, ("server_error", ""))
+    return short, f"The batch job answered this clip with an error ({code.name}); run again later.", True
+
+
 def refused_by_bad_answer(reason: str, attempts: int) -> tuple[str, str]:
     """Code and message for clips whose last attempt was answered with something else than embeddings."""
     return "bad_answer", f"The endpoint's answers could not be used: {reason} ({attempts} attempts); run again later."

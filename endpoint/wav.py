@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import wave
 
 import numpy as np
 import numpy.typing as npt
@@ -50,3 +52,22 @@ def encode_wav(samples: npt.NDArray[np.float32]) -> WavClip:
         clipped = int(np.count_nonzero((steps < _LOWEST) | (steps > _HIGHEST)))
         np.clip(steps, _LOWEST, _HIGHEST, out=steps)
     return WavClip(_HEADER + steps.astype("<i2").tobytes(), clipped)
+
+
+def read_steps(data: bytes) -> npt.NDArray[np.int16]:
+    """The steps of a WAV file of one clip, int16 (32000,), whatever chunks it has beside them.
+
+    Raises:
+        ValueError: for anything else than 32000 frames of 16-bit PCM, 16 kHz, mono.
+    """
+    if data.startswith(_HEADER) and len(data) == len(_HEADER) + _DATA_BYTES:
+        return np.frombuffer(data, "<i2", CLIP_SAMPLES, len(_HEADER))
+    try:
+        with wave.open(io.BytesIO(data)) as file:
+            layout = file.getframerate(), file.getnchannels(), file.getsampwidth(), file.getnframes()
+            frames = file.readframes(CLIP_SAMPLES)
+    except (wave.Error, EOFError, struct.error):
+        raise ValueError("not a WAV file") from None
+    if layout != (_RATE_HZ, 1, _SAMPLE_BYTES, CLIP_SAMPLES) or len(frames) != _DATA_BYTES:
+        raise ValueError("not a WAV file of a clip")
+    return np.frombuffer(frames, "<i2")
