@@ -11,7 +11,7 @@ import base64
 import secrets
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from audio.fetch import ANSWER_WITHIN_S, retry_policy, storage_client
 
@@ -93,6 +93,22 @@ def names(bucket: str, prefix: str) -> Iterator[str]:
     """The names of the objects that begin with `prefix`."""
     for blob in storage_client().list_blobs(bucket, prefix=prefix, fields="items(name),nextPageToken", **how()):
         yield blob.name
+
+
+class Version(NamedTuple):
+    """One version of an object."""
+
+    uri: str
+    generation: str
+    size_bytes: int
+
+
+def versions(uri: str) -> Iterator[Version]:
+    """The objects whose URIs begin with `gs://bucket/prefix`, as they are now."""
+    bucket, prefix = split(uri)
+    fields = "items(name,generation,size),nextPageToken"
+    for blob in storage_client().list_blobs(bucket, prefix=prefix, fields=fields, **how()):
+        yield Version(f"{GS}{bucket}/{blob.name}", str(blob.generation), int(blob.size))
 
 
 def entries(bucket: str, prefix: str) -> list[str]:

@@ -46,7 +46,8 @@ def explained(path: str) -> Iterator[None]:
 
 
 @contextmanager
-def _explained_as(doing: str, path: str) -> Iterator[None]:
+def explained_as(doing: str, path: str) -> Iterator[None]:
+    """Turns what disks and Cloud Storage raise into FileError: `doing` (a verb) could not be done to `path`."""
     try:
         yield
     except Exception as error:
@@ -86,7 +87,7 @@ def write_whole(path: str, data: bytes) -> None:
 
 def read_whole(path: str) -> bytes:
     """All bytes of the file at `path`. Raises FileError."""
-    with _explained_as("read", path):
+    with explained_as("read", path):
         return Path(path).read_bytes() if is_local(path) else objects.read(objects.blob_at(path))
 
 
@@ -112,13 +113,13 @@ def remove_folder(folder: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         return
     bucket, name = objects.split(f"{folder}/")
-    with _explained_as("remove", folder):
+    with explained_as("remove", folder):
         objects.delete_all(f"{objects.GS}{bucket}/{found}" for found in objects.names(bucket, name))
 
 
 def remove(path: str) -> None:
     """Removes a file; one that is gone is no error. Raises FileError."""
-    with _explained_as("remove", path):
+    with explained_as("remove", path):
         if is_local(path):
             Path(path).unlink(missing_ok=True)
         else:
@@ -130,7 +131,7 @@ def names_in(folder: str, beginning: str) -> list[str]:
 
     Raises FileError.
     """
-    with _explained_as("list", folder):
+    with explained_as("list", folder):
         if is_local(folder):
             path = Path(folder)
             entries = sorted(path.iterdir()) if path.is_dir() else []

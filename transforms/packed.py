@@ -50,6 +50,18 @@ class Packing(Generic[T]):
         return cast(T, packed if unpack is None else unpack(packed, [key]))
 
 
+class AsBytes(Packing[bytes]):
+    """Of values that are bytes already: they stay as they are."""
+
+    def pack(self, value: bytes, key: str = "") -> bytes:  # noqa: ARG002
+        """The value."""
+        return value
+
+    def unpack(self, data: bytes, key: str = "") -> bytes:  # noqa: ARG002
+        """The value."""
+        return data
+
+
 def _pack_text(text: str, numbers: dict[str, int]) -> str | int:
     number = numbers.get(text)
     if number is not None:

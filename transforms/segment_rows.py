@@ -14,6 +14,7 @@ from audio.errors import AudioError
 from endpoint.results import Refused
 from rows.identity import clip_id
 from rows.model import Census, EmbeddingRow, FailureRow, WantedClip
+from rows.pending import PendingClip
 from transforms.plan_segments import Task
 
 _NO_EMBEDDING = np.empty(0, np.float32)
@@ -128,7 +129,7 @@ class SegmentRows:
         )
 
 
-def refused_row(row: EmbeddingRow, stage: str, refused: Refused) -> FailureRow:
+def refused_row(row: EmbeddingRow | PendingClip, stage: str, refused: Refused) -> FailureRow:
     """The failure of a clip that was sent, or was to be."""
     return FailureRow(
         row.recording_uri,
