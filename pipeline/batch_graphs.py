@@ -7,7 +7,6 @@ from typing import Any
 
 import apache_beam as beam
 from endpoint.job_settings import JobSettings
-from transforms.join_results import FinishedJob, JoinResults
 
 from pipeline.graph import write_tables
 from pipeline.resuming import Earlier
@@ -15,6 +14,7 @@ from pipeline.settings import RunSettings
 from rows.job_notes import Written
 from transforms.ask import Ask
 from transforms.choose_rows import ChooseRows
+from transforms.join_results import FinishedJob, JoinResults
 from transforms.make_packets import MakePackets
 from transforms.plan_segments import PlanSegments
 from transforms.submit_job import SubmitJob

@@ -8,7 +8,6 @@ from typing import NamedTuple
 from endpoint.job_service import JobService
 from endpoint.job_state import PredictionJob
 from endpoint.job_wait import wait
-from transforms.join_results import FinishedJob
 
 from endpoint.errors import JobMissing
 from pipeline.launch import RunFailed
@@ -20,6 +19,7 @@ from rows import objects
 from rows.job_notes import OpenBatch, note_closed
 from rows.store import open_store
 from transforms import job_files
+from transforms.join_results import FinishedJob
 from transforms.submit_job import Submission, submit
 
 _DROPPED = "dropped"

@@ -14,7 +14,7 @@ from rows import objects
 from rows.job_notes import Written, note_written
 from rows.store import open_store
 from transforms import job_files
-from transforms.clip_shards import ClipShards, Shard
+from transforms.clip_shards import SHARD_BYTES, ClipShards, Shard
 from transforms.outbox import Count, OnDone, OnUnstaged
 from transforms.packet_bundles import COUNTS, PacketBundles, ProcessParts, WorkSettings
 from transforms.packet_work import Ticket
@@ -33,6 +33,7 @@ class WriteSettings:
     folder: str
     """The run's on Cloud Storage, `gs://bucket/.../`."""
     instance_format: InstanceFormat
+    shard_bytes: int = SHARD_BYTES
 
 
 class _Write(PacketBundles):
@@ -48,7 +49,8 @@ class _Write(PacketBundles):
         return repr((work.clips, work.decoder_processes, work.decoder_limits))
 
     def open_outbox(self, on_done: OnDone[Ticket], _on_unstaged: OnUnstaged[Ticket], count: Count) -> ClipShards:
-        self._shards = ClipShards(self._write.folder, self._write.instance_format, on_done, count)
+        to = self._write
+        self._shards = ClipShards(to.folder, to.instance_format, on_done, count, to.shard_bytes)
         return self._shards
 
     def drained(self) -> Iterator[tuple[str, object]]:
