@@ -20,7 +20,11 @@ import aiohttp
 import numpy as np
 
 from emulator.arrivals import ArrivalsLog
+from emulator.clips import ClipReader
 from emulator.grpc_server import start_grpc
+from emulator.job_run import JobRunner
+from emulator.job_storage import JobStorage
+from emulator.jobs import JobService
 from emulator.objects import ObjectReader
 from emulator.options import Options, parse_options
 from emulator.rest import start_rest
@@ -57,12 +61,15 @@ async def _serve(options: Options) -> None:
         arrivals = stack.enter_context(ArrivalsLog(options.arrivals_log)) if options.arrivals_log else None
         session = await stack.enter_async_context(_session())
         tokens = TokenInfo(session, options.token_info_url) if options.token_info_url else None
-        service = PredictionService(options.service, ObjectReader(session, options.storage_host, tokens), arrivals)
+        objects = ObjectReader(session, options.storage_host, tokens)
+        service = PredictionService(options.service, objects, arrivals)
         # Builds the stand-in's tables, so that the first request need not wait for them.
         embed(np.zeros((1, CLIP_SAMPLES), np.float32))
-        server, port = await start_grpc(service, options.port)
+        jobs = JobService(options.jobs, _runner(options, session, objects), arrivals)
+        stack.push_async_callback(jobs.stop)
+        server, port = await start_grpc(service, jobs, options.port)
         stack.push_async_callback(server.stop, None)
-        runner, rest_port = await start_rest(service, options.rest_port)
+        runner, rest_port = await start_rest(service, jobs, options.rest_port)
         stack.push_async_callback(runner.cleanup)
         # Whoever started it knows the names; a person has to be told.
         names = "" if options.exit_with_parent else f" as {', '.join(service.endpoint_names)}"
@@ -71,6 +78,14 @@ async def _serve(options: Options) -> None:
             _watch_parent(lambda: loop.call_soon_threadsafe(stopped.set))
         print(f"listening on 127.0.0.1:{port}\nREST on 127.0.0.1:{rest_port}", flush=True)
         await stopped.wait()
+
+
+def _runner(options: Options, session: aiohttp.ClientSession, objects: ObjectReader) -> JobRunner | None:
+    """What runs jobs, None without a storage server to read their input from."""
+    if options.storage_host is None:
+        return None
+    storage = JobStorage(session, options.storage_host)
+    return JobRunner(storage, ClipReader(objects), options.service.faults, options.jobs.faults)
 
 
 def _session() -> aiohttp.ClientSession:

@@ -1,4 +1,4 @@
-"""The arrivals log: one JSON line a request, for tests to count and compare."""
+"""The arrivals log: one JSON line a request and two a job, for tests to count and compare."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 
 @dataclass
@@ -43,6 +44,9 @@ class ArrivalsLog:
     CANCELLED if the caller gave up first) and `clips`: for each clip that the model was given, in order, the first 16
     hex digits of the SHA-256 of its 32000 little-endian float32 samples. A request that is answered is logged before its
     answer goes out, but may be logged later than one that came after it. No sample and no token is ever written.
+
+    A line with the key `job_event` is no request: it says that a batch prediction job was `created` (or refused: `job`
+    is null) or has `ended`, with the `clips` that the model was given for it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -63,6 +67,26 @@ class ArrivalsLog:
             "instances": arrival.instances,
             "clips": list(clips),
         }
+        self._append(line)
+
+    def write_job_created(
+        self, t_s: float, transport: str, job: str | None, model: str | None, status: str, fault: str | None
+    ) -> None:
+        """Records a call to create a batch prediction job, which is None if none was made."""
+        line = {"transport": transport, "model": model, "status": status, "fault": fault}
+        self._append_job("created", job, t_s, line, ())
+
+    def write_job_ended(self, job: str, state: str, clips: Sequence[str]) -> None:
+        """Records a job's end; `clips` are digests of those that the model was given."""
+        self._append_job("ended", job, time.monotonic(), {"state": state}, clips)
+
+    def _append_job(
+        self, event: str, job: str | None, t_s: float, more: dict[str, str | None], clips: Sequence[str]
+    ) -> None:
+        unix_s = time.time() - (time.monotonic() - t_s)
+        self._append({"job_event": event, "job": job, "t_s": t_s, "unix_s": unix_s, **more, "clips": list(clips)})
+
+    def _append(self, line: dict[str, Any]) -> None:
         os.write(self._file, (json.dumps(line) + "\n").encode())
 
     def close(self) -> None:

@@ -10,9 +10,7 @@ request is looked at, the last three only change how an accepted request is answ
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +18,7 @@ import grpc
 import numpy as np
 
 from emulator.refusals import ConnectionLostError, RefusalError, UnansweredError
+from emulator.specification import Reader, count, divisor, drawn, read_specification, seconds, share
 
 RATES = ("429", "503", "500", "reset", "timeout", "echo", "short", "nan", "slow")
 """The faults that are drawn, in the order in which they share the numbers from 0 to 1."""
@@ -57,16 +56,11 @@ class Faults:
 
     def drawn(self, number: int) -> str | None:
         """The fault of the request with this number: one of `RATES`, or None."""
-        share = self._share("fault", number)
-        for name in RATES:
-            share -= self.rates.get(name, 0.0)
-            if share < 0:
-                return name
-        return None
+        return drawn(self.rates, RATES, share(self.seed, "fault", number))
 
     def chosen(self, number: int, count: int) -> int:
         """Which of `count` things a fault of this request is done to, 0 to count - 1."""
-        return int(self._share("place", number) * count)
+        return int(share(self.seed, "place", number) * count)
 
     def lost(self, number: int, endpoint: str) -> tuple[str, RefusalError] | None:
         """The fault that holds from some request on, and the refusal it means; None if this one is still before it."""
@@ -112,11 +106,6 @@ class Faults:
         """Whether a response of so many predictions is refused."""
         return self.too_large_above is not None and predictions > self.too_large_above
 
-    def _share(self, purpose: str, number: int) -> float:
-        """A number from 0 to 1, 1 left out, the same for the same seed, purpose and request."""
-        digest = hashlib.sha256(f"{self.seed}:{purpose}:{number}".encode()).digest()
-        return int.from_bytes(digest[:6], "big") / 2**48
-
 
 def parse_faults(text: str) -> Faults:
     """Reads a specification.
@@ -124,55 +113,8 @@ def parse_faults(text: str) -> Faults:
     Raises:
         ValueError: in one line, which part is wrong and what is expected.
     """
-    values: dict[str, Any] = {}
-    rates: dict[str, float] = {}
-    for part in text.split(","):
-        key, equals, value = part.partition("=")
-        if not equals or (key not in _READERS and key not in RATES):
-            raise ValueError(f"{part!r} is no fault: expected KEY=VALUE with a KEY of {', '.join((*RATES, *_READERS))}")
-        if key in values or key in rates:
-            raise ValueError(f"{key!r} is there twice")
-        if key in RATES:
-            rates[key] = _rate(key, value)
-        else:
-            values[key] = _READERS[key](key, value)
-    if math.fsum(rates.values()) > 1 + 1e-9:
-        raise ValueError(f"the rates add up to {math.fsum(rates.values()):g}: expected at most 1")
+    rates, values = read_specification(text, RATES, _READERS)
     return Faults(rates=rates, **values)
-
-
-def _rate(key: str, value: str) -> float:
-    number = _finite(value)
-    if number is None or not 0 <= number <= 1:
-        raise ValueError(f"{key}={value} is no rate: expected 0 to 1")
-    return number
-
-
-def _seconds(key: str, value: str) -> float:
-    number = _finite(value)
-    if number is None or not 0 <= number <= 3600:
-        raise ValueError(f"{key}={value} is no time: expected 0 to 3600 seconds")
-    return number
-
-
-def _finite(value: str) -> float | None:
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _count(key: str, value: str) -> int:
-    if not (value.isascii() and value.isdecimal()):
-        raise ValueError(f"{key}={value} is no count: expected a whole number, 0 or more")
-    return int(value)
-
-
-def _divisor(key: str, value: str) -> int:
-    if (count := _count(key, value)) == 0:
-        raise ValueError(f"{key}=0 is no count: expected 1 or more")
-    return count
 
 
 def _digest_prefixes(key: str, value: str) -> tuple[str, ...]:
@@ -182,17 +124,17 @@ def _digest_prefixes(key: str, value: str) -> tuple[str, ...]:
     return prefixes
 
 
-_READERS: dict[str, Callable[[str, str], Any]] = {
-    "seed": _count,
-    "retry_s": _seconds,
-    "slow_s": _seconds,
-    "timeout_s": _seconds,
-    "deny_after": _count,
-    "unauthenticated_after": _count,
-    "missing_after": _count,
+_READERS: dict[str, Reader] = {
+    "seed": count,
+    "retry_s": seconds,
+    "slow_s": seconds,
+    "timeout_s": seconds,
+    "deny_after": count,
+    "unauthenticated_after": count,
+    "missing_after": count,
     "reject_clips": _digest_prefixes,
-    "reject_every": _divisor,
-    "too_large_above": _count,
+    "reject_every": divisor,
+    "too_large_above": count,
 }
 
 

@@ -15,16 +15,34 @@ _Field = descriptor_pb2.FieldDescriptorProto
 _VALUE = ".google.protobuf.Value"
 
 
-def _field(
-    name: str, number: int, kind: str = "string", *, repeated: bool = False
+_KINDS = {
+    "string": _Field.TYPE_STRING,
+    "bool": _Field.TYPE_BOOL,
+    "int32": _Field.TYPE_INT32,
+    "int64": _Field.TYPE_INT64,
+    "double": _Field.TYPE_DOUBLE,
+}
+
+
+def field(
+    name: str, number: int, kind: str = "string", *, repeated: bool = False, enum: bool = False
 ) -> descriptor_pb2.FieldDescriptorProto:
-    """One field: `kind` is "string" or a message's full name with a leading dot."""
+    """One field: `kind` is one of a few scalar types, or the full name of a message or an enum with a leading dot."""
     return _Field(
         name=name,
         number=number,
         label=_Field.LABEL_REPEATED if repeated else _Field.LABEL_OPTIONAL,
-        type=_Field.TYPE_STRING if kind == "string" else _Field.TYPE_MESSAGE,
-        type_name=None if kind == "string" else kind,
+        type=_KINDS.get(kind, _Field.TYPE_ENUM if enum else _Field.TYPE_MESSAGE),
+        type_name=None if kind in _KINDS else kind,
+    )
+
+
+def labels_entry() -> descriptor_pb2.DescriptorProto:
+    """What a field `map<string, string> labels` consists of."""
+    return descriptor_pb2.DescriptorProto(
+        name="LabelsEntry",
+        field=[field("key", 1), field("value", 2)],
+        options=descriptor_pb2.MessageOptions(map_entry=True),
     )
 
 
@@ -32,28 +50,22 @@ def _file() -> descriptor_pb2.FileDescriptorProto:
     request = descriptor_pb2.DescriptorProto(
         name="PredictRequest",
         field=[
-            _field("endpoint", 1),
-            _field("instances", 2, _VALUE, repeated=True),
-            _field("parameters", 3, _VALUE),
-            _field("labels", 4, f".{PACKAGE}.PredictRequest.LabelsEntry", repeated=True),
+            field("endpoint", 1),
+            field("instances", 2, _VALUE, repeated=True),
+            field("parameters", 3, _VALUE),
+            field("labels", 4, f".{PACKAGE}.PredictRequest.LabelsEntry", repeated=True),
         ],
-        nested_type=[
-            descriptor_pb2.DescriptorProto(
-                name="LabelsEntry",
-                field=[_field("key", 1), _field("value", 2)],
-                options=descriptor_pb2.MessageOptions(map_entry=True),
-            )
-        ],
+        nested_type=[labels_entry()],
     )
     response = descriptor_pb2.DescriptorProto(
         name="PredictResponse",
         field=[
-            _field("predictions", 1, _VALUE, repeated=True),
-            _field("deployed_model_id", 2),
-            _field("model", 3),
-            _field("model_display_name", 4),
-            _field("model_version_id", 5),
-            _field("metadata", 6, _VALUE),
+            field("predictions", 1, _VALUE, repeated=True),
+            field("deployed_model_id", 2),
+            field("model", 3),
+            field("model_display_name", 4),
+            field("model_version_id", 5),
+            field("metadata", 6, _VALUE),
         ],
     )
     return descriptor_pb2.FileDescriptorProto(

@@ -20,6 +20,9 @@ from emulator.endpoints import (
     is_endpoint_name,
 )
 from emulator.faults import Faults, parse_faults
+from emulator.job_faults import JobFaults, parse_job_faults
+from emulator.job_rules import DEFAULT_GARDEN_MODEL, DEFAULT_MODEL, Models, ServedModel, is_model_name
+from emulator.jobs import JobSettings
 from emulator.loopback import is_loopback_url, storage_address
 from emulator.service import ServiceSettings
 
@@ -33,6 +36,7 @@ class Options:
 
     Attributes:
         service: how requests are answered.
+        jobs: how batch prediction jobs are.
         port: of gRPC, 0 for a free one.
         rest_port: of REST, 0 for a free one.
         arrivals_log: a file, None for no log.
@@ -42,6 +46,7 @@ class Options:
     """
 
     service: ServiceSettings
+    jobs: JobSettings
     port: int
     rest_port: int
     arrivals_log: str | None
@@ -64,6 +69,15 @@ def parse_options(argv: Sequence[str] | None = None, environment: Mapping[str, s
         )
     except ValueError as error:
         parser.error(f"--endpoint, --uri_endpoint, --garden_endpoint: {error}")
+    try:
+        models = Models(
+            [
+                ServedModel(given.model, InstanceFormat.RESEARCH_AUDIO),
+                ServedModel(given.garden_model, InstanceFormat.MODEL_GARDEN),
+            ]
+        )
+    except ValueError as error:
+        parser.error(f"--model, --garden_model: {error}")
     # A storage emulator elsewhere is of no use here, and no reason not to serve what needs none.
     storage_host = given.storage_host or storage_address(environment.get("STORAGE_EMULATOR_HOST", ""))
     return Options(
@@ -74,6 +88,7 @@ def parse_options(argv: Sequence[str] | None = None, environment: Mapping[str, s
             faults=given.faults,
             quota_per_minute=given.quota_per_minute,
         ),
+        JobSettings(models, given.job_faults),
         given.port,
         given.rest_port,
         given.arrivals_log,
@@ -101,6 +116,12 @@ def _parser() -> argparse.ArgumentParser:
     ):
         help_text = f"name of the endpoint for {what} (default: %(default)s)"
         add(option, type=_endpoint, default=default, metavar="NAME", help=help_text)
+    for option, default, what in (
+        ("--model", DEFAULT_MODEL, "raw audio"),
+        ("--garden_model", DEFAULT_GARDEN_MODEL, "the Model Garden format"),
+    ):
+        help_text = f"name of the model of batch prediction jobs for {what} (default: %(default)s)"
+        add(option, type=_model, default=default, metavar="NAME", help=help_text)
     add(
         "--max_request_bytes",
         type=_at_least_1,
@@ -127,6 +148,13 @@ def _parser() -> argparse.ArgumentParser:
         default=Faults(),
         metavar="SPEC",
         help="faults on purpose, such as seed=7,429=0.1,503=0.05 (see docs/local-endpoint.md)",
+    )
+    add(
+        "--job_faults",
+        type=_job_faults,
+        default=JobFaults(),
+        metavar="SPEC",
+        help="the same for batch prediction jobs, such as invalid=0.1,die_after=0.5 (see docs/local-endpoint.md)",
     )
     add(
         "--quota_per_minute",
@@ -158,6 +186,12 @@ def _endpoint(text: str) -> str:
     raise argparse.ArgumentTypeError(f"{text!r} is not an endpoint: expected projects/P/locations/L/endpoints/E")
 
 
+def _model(text: str) -> str:
+    if is_model_name(text):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is not a model: expected projects/P/locations/L/models/M")
+
+
 def _at_least_1(text: str) -> int:
     if text.isascii() and text.isdecimal() and int(text) > 0:
         return int(text)
@@ -180,5 +214,12 @@ def _token_info_url(text: str) -> str:
 def _faults(text: str) -> Faults:
     try:
         return parse_faults(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _job_faults(text: str) -> JobFaults:
+    try:
+        return parse_job_faults(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from emulator.endpoints import DEFAULT_AUDIO_ENDPOINT, DEFAULT_GARDEN_ENDPOINT, DEFAULT_URI_ENDPOINT
+from emulator.job_rules import DEFAULT_GARDEN_MODEL, DEFAULT_MODEL
 
 _READY = ("listening on ", "REST on ")
 _START_TIMEOUT_S = 60.0
@@ -36,6 +37,8 @@ class LocalEndpoint:
         endpoint_name: the endpoint for raw audio.
         uri_endpoint: the endpoint for object URIs.
         garden_endpoint: the endpoint for the Model Garden format.
+        model: the model of batch prediction jobs for raw audio.
+        garden_model: the model of batch prediction jobs for the Model Garden format.
         pid: the process's id.
     """
 
@@ -44,6 +47,8 @@ class LocalEndpoint:
     endpoint_name: str
     uri_endpoint: str
     garden_endpoint: str
+    model: str
+    garden_model: str
     pid: int
     _process: subprocess.Popen[str] = field(repr=False)
 
@@ -73,6 +78,8 @@ def start_local_endpoint(
     *,
     uri_endpoint: str = DEFAULT_URI_ENDPOINT,
     garden_endpoint: str = DEFAULT_GARDEN_ENDPOINT,
+    model: str = DEFAULT_MODEL,
+    garden_model: str = DEFAULT_GARDEN_MODEL,
     options: Sequence[str] = (),
 ) -> LocalEndpoint:
     """Starts `python -m emulator` on a free port of 127.0.0.1 and returns when it answers (about half a second).
@@ -86,6 +93,8 @@ def start_local_endpoint(
         endpoint_name: its endpoint for raw audio.
         uri_endpoint: its endpoint for object URIs.
         garden_endpoint: its endpoint for the Model Garden format.
+        model: its model of batch prediction jobs for raw audio.
+        garden_model: its model of batch prediction jobs for the Model Garden format.
         options: what else `python -m emulator` takes, such as `--faults=429=0.1`.
 
     Raises:
@@ -93,6 +102,7 @@ def start_local_endpoint(
     """
     command = [sys.executable, "-m", "emulator", "--exit_with_parent", f"--latency_ms={latency_ms:g}"]
     command += [f"--endpoint={endpoint_name}", f"--uri_endpoint={uri_endpoint}", f"--garden_endpoint={garden_endpoint}"]
+    command += [f"--model={model}", f"--garden_model={garden_model}"]
     if arrivals_log is not None:
         command.append(f"--arrivals_log={Path(arrivals_log).absolute()}")
     command += options
@@ -111,7 +121,8 @@ def start_local_endpoint(
     except OSError as error:
         raise LocalEndpointError(f"the local endpoint could not be started: {error.strerror}") from None
     host, rest_host = _await_ready(process)
-    return LocalEndpoint(host, rest_host, endpoint_name, uri_endpoint, garden_endpoint, process.pid, process)
+    names = endpoint_name, uri_endpoint, garden_endpoint, model, garden_model
+    return LocalEndpoint(host, rest_host, *names, process.pid, process)
 
 
 def _await_ready(process: subprocess.Popen[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The same service over HTTP: `POST /v1/{endpoint name}:predict`, JSON both ways, on loopback."""
+"""The same services over HTTP: `POST /v1/{endpoint name}:predict` and jobs, JSON both ways, on loopback."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from functools import partial
 import grpc
 from aiohttp import web
 
+from emulator.job_rest import answer_job_call, is_job_path
+from emulator.jobs import JobService
 from emulator.json_wire import HTTP_STATUS, error_json, read_json_request, response_json
 from emulator.refusals import ConnectionLostError, RefusalError
 from emulator.service import Call, PredictionService
@@ -25,14 +27,14 @@ _STOP_S = 0.1
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-async def start_rest(service: PredictionService, port: int = 0) -> tuple[web.AppRunner, int]:
+async def start_rest(service: PredictionService, jobs: JobService, port: int = 0) -> tuple[web.AppRunner, int]:
     """Starts serving on 127.0.0.1 and returns the runner, to be cleaned up, with its port (a free one for 0).
 
     Raises:
         OSError: the port cannot be bound.
     """
     application = web.Application(client_max_size=_LONGEST_BODY_BYTES)
-    application.router.add_route("*", "/{path:.*}", partial(_handle, service))
+    application.router.add_route("*", "/{path:.*}", partial(_handle, service, jobs))
     # Handlers end with their connection, as those of gRPC do, and no line of a log is written for each request.
     runner = web.AppRunner(application, handler_cancellation=True, access_log=None, shutdown_timeout=_STOP_S)
     await runner.setup()
@@ -45,8 +47,10 @@ async def start_rest(service: PredictionService, port: int = 0) -> tuple[web.App
     return runner, bound_port
 
 
-async def _handle(service: PredictionService, request: web.Request) -> web.Response:
+async def _handle(service: PredictionService, jobs: JobService, request: web.Request) -> web.Response:
     arrived_s = time.monotonic()
+    if is_job_path(request.path):
+        return await _handle_job(jobs, request)
     match = _PATH.fullmatch(request.path)
     if match is None or request.method != "POST":
         return _refused(RefusalError(grpc.StatusCode.NOT_FOUND, "The requested URL was not found on this server."))
@@ -60,6 +64,14 @@ async def _handle(service: PredictionService, request: web.Request) -> web.Respo
     except RefusalError as refusal:
         return _refused(refusal)
     return web.Response(body=response_json(predictions), content_type="application/json", charset="utf-8")
+
+
+async def _handle_job(jobs: JobService, request: web.Request) -> web.Response:
+    try:
+        body = await answer_job_call(jobs, request.method, request.path, request.query, await request.read())
+    except RefusalError as refusal:
+        return _refused(refusal)
+    return web.Response(body=body, content_type="application/json", charset="utf-8")
 
 
 def _refused(refusal: RefusalError) -> web.Response:

@@ -33,7 +33,9 @@ class Arrived:
     requests: int
     """All of them, the probe's included."""
     clips: Counter[str]
-    """Digests of their clips, those of the probe left out."""
+    """Digests of their clips and those of jobs that have ended, those of the probe left out."""
+    jobs: list[str]
+    """Batch prediction jobs that were made."""
 
     @property
     def only_probe(self) -> bool:
@@ -56,7 +58,11 @@ class Served:
         """What has arrived since the last call."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines()]
         new, self._seen = lines[self._seen :], len(lines)
-        return Arrived(len(new), Counter(digest for line in new for digest in line["clips"] if digest not in _PROBE))
+        return Arrived(
+            sum("job_event" not in line for line in new),
+            Counter(digest for line in new for digest in line["clips"] if digest not in _PROBE),
+            [line["job"] for line in new if line.get("job_event") == "created" and line["job"] is not None],
+        )
 
     def run(self, *arguments: object, **environment: str) -> tuple[dict[str, Any], Arrived]:
         """Runs the command, which must succeed; its summary, and what has arrived since the last look."""
