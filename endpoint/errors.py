@@ -7,7 +7,10 @@
         ├── ClientClosed           the client was closed while batches were waiting for their answers
         ├── BudgetSpent            all requests that the run may send were sent; not a fault, another run goes on
         ├── RequestCountLost       nobody knows how many requests the run has sent (see `request_budget.py`)
-        └── PrivateFolderUnusable  the folder that processes share is not private (see `private_folder.py`)
+        ├── PrivateFolderUnusable  the folder that processes share is not private (see `private_folder.py`)
+        ├── JobUnreachable         the service of batch prediction jobs does not answer; what it was asked for may be done
+        └── JobRefused             that service said no; nothing has come of what it was asked for
+            └── JobMissing         there is no such job
 
 What a service rejects or fails to answer clip by clip is no exception but a `Refused` result (see `results.py`).
 Messages are our own words: a service may echo a request, so its text is neither stored nor shown.
@@ -46,3 +49,15 @@ class BudgetSpent(RunEnded):
 
 class RequestCountLost(RunEnded):
     """How many requests the run has sent is not known any more, and so it sends none; names the file and the remedy."""
+
+
+class JobUnreachable(RunEnded):
+    """Batch prediction jobs cannot be asked about, or asked for, just now; the same command goes on from there."""
+
+
+class JobRefused(RunEnded):
+    """The service of batch prediction jobs refused what it was asked for, and nothing has come of it."""
+
+
+class JobMissing(JobRefused):
+    """There is no job of that name: it was deleted, or never was."""
