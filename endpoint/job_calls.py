@@ -95,6 +95,12 @@ class JobCalls:
             )
         )
 
+    def cancel(self, name: str) -> JobReply:
+        """Asks for a job to be cancelled; the reply has no message."""
+        return self._reply(
+            lambda: self._client.cancel_batch_prediction_job(name=name, retry=None, timeout=CALL_TIMEOUT_S)
+        )
+
     def get(self, name: str) -> JobReply:
         """Asks for one job."""
         return self._reply(lambda: self._client.get_batch_prediction_job(name=name, retry=None, timeout=CALL_TIMEOUT_S))

@@ -96,6 +96,15 @@ class JobService:
         """
         return read_job(self._ask("get", partial(self._calls.get, name), name))
 
+    def cancel(self, name: str) -> None:
+        """Has a job cancelled, which takes some time; one that has ended stays as it is.
+
+        Raises:
+            JobMissing: if there is none.
+            JobRefused, JobUnreachable: see `errors`.
+        """
+        self._ask("cancel", partial(self._calls.cancel, name), name)
+
     def create(
         self,
         display_name: str,

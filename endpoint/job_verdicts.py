@@ -9,12 +9,13 @@ import grpc
 from endpoint.errors import JobMissing, JobRefused, JobUnreachable
 from endpoint.job_settings import JobSettings
 
-Asked: TypeAlias = Literal["create", "get", "list"]
+Asked: TypeAlias = Literal["create", "get", "list", "cancel"]
 
 _ASKED: dict[Asked, str] = {
     "create": "create the batch prediction job",
     "get": "tell about the batch prediction job",
     "list": "list batch prediction jobs",
+    "cancel": "cancel the batch prediction job",
 }
 
 _SIGN_IN = (
@@ -36,7 +37,7 @@ def refused(settings: JobSettings, asked: Asked, code: grpc.StatusCode, name: st
     reason = _creation(settings).get(code) if asked == "create" else None
     reason = reason or _any_call(settings, asked).get(code) or "it gave no reason that is known here"
     job = f" {name}" if name else ""
-    kind = JobMissing if asked == "get" and code is grpc.StatusCode.NOT_FOUND else JobRefused
+    kind = JobMissing if asked in ("get", "cancel") and code is grpc.StatusCode.NOT_FOUND else JobRefused
     return kind(
         f"Vertex AI at {settings.host} did not {_ASKED[asked]}{job} with model {settings.model} in project "
         f"{settings.project} ({code.name}): {reason}."

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import apache_beam as beam
-from endpoint.job_settings import JobSettings
 
+from endpoint.job_settings import JobSettings
 from pipeline.graph import write_tables
 from pipeline.resuming import Earlier
 from pipeline.settings import RunSettings
@@ -69,7 +69,7 @@ def build_join(
     asked = pipeline | "Read inputs" >> Ask(run.inputs, run.manifest, run.checkpoint, earlier.live)
     by_uri = asked["by_uri"]
     of_jobs = [{"staged": one.clips, "clipped_samples": one.clipped_samples} for one in written]
-    counts = (pipeline | "Counts of jobs" >> beam.Create(of_jobs),)
+    counts: tuple[beam.PCollection, ...] = (pipeline | "Counts of jobs" >> beam.Create(of_jobs),)
     if finished:
         joined = pipeline | "Join results" >> JoinResults(finished, run.checkpoint, run.joined_id)
         by_uri, counts = (*by_uri, joined["receipts"]), (*counts, joined["counts"])

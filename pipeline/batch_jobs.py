@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from endpoint.errors import JobMissing
 from endpoint.job_service import JobService
 from endpoint.job_state import PredictionJob
 from endpoint.job_wait import wait
-
-from endpoint.errors import JobMissing
 from pipeline.launch import RunFailed
 from pipeline.on_dataflow import JobGoesOn
 from pipeline.preflight import sweep_folders
@@ -110,12 +109,14 @@ class BatchJobs:
         """The batch's job, which is not waited for."""
         return submit(self._service, self._of(batch))
 
-    def cancel(self, batches: Iterable[OpenBatch]) -> None:
-        """Cancels jobs whose results nobody wants any more."""
+    def forget(self, batches: Iterable[OpenBatch]) -> None:
+        """Cancels jobs of a checkpoint that is begun anew, and removes their files."""
         for batch in batches:
             if (job := self._found(batch)) is not None and not job.is_final:
                 self._service.cancel(job.name)
                 self._say(f"the batch prediction job {job.link} of run {batch.run_id} is cancelled")
+            if not batch.is_kept:
+                sweep_folders([batch.folder])
 
     def close(self, ended: Ended) -> None:
         """Notes that nothing more is to be had of a job, and removes its files."""

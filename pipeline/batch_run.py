@@ -10,12 +10,12 @@ which is found again by what was noted (`rows.job_notes`) and by its labels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from endpoint.job_service import JobService
 from endpoint.job_settings import JobSettings
-
 from pipeline.batch_graphs import build_join, build_write
 from pipeline.batch_jobs import BatchJobs, Ended
 from pipeline.execution import Ending, Execution, left_to, say
@@ -51,18 +51,16 @@ def send_batch(run: RunSettings, execution: Execution, earlier: Earlier, existin
             check_staging(run)
             jobs = BatchJobs(run, service, run.submission(settings), waits=execution.waits, say=say)
             if run.fresh_checkpoint:
-                jobs.cancel(earlier.batches)
-                for batch in earlier.batches:
-                    jobs.drop(batch)
-                earlier = look_again(run)
+                jobs.forget(earlier.batches)
+                earlier = replace(earlier, batches=())
             ended = jobs.settled(earlier.batches)
             if run.batch.step == "join":
                 return _join(run, execution, jobs, ended, facts, existing)
             ending = _write(run, execution, jobs, settings, earlier, ended)
             if ending is not None:
                 return ending
-            batch = own_batch(run)
-            mine = [] if batch is None else [jobs.ended(batch)]
+            own = own_batch(run)
+            mine = [] if own is None else [jobs.ended(own)]
             return _join(run, execution, jobs, mine, facts, existing)
 
 

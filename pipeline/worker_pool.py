@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
 from endpoint.codec import make_codec
+from endpoint.settings import SendAs
 from endpoint.wav import encode_wav
 from pipeline.settings import RunSettings
 from pipeline.usage import UsageError
@@ -40,7 +41,7 @@ class WorkerPool:
 
 def clips_per_request(run: RunSettings) -> int:
     """How many clips a request of this run holds at most."""
-    codec = make_codec(run.transport, run.instance_format, run.send, "")
+    codec = make_codec(run.transport, run.instance_format, cast(SendAs, run.send), "")
     most = min(codec.max_instances, run.clips_per_request or codec.max_instances)
     if run.send == "uris":
         return most
@@ -73,19 +74,12 @@ def make_pool(
             raise UsageError(f"--{option} is {value}: expected a whole number of at least 1")
     if num_workers is not None and max_num_workers is not None and num_workers > max_num_workers:
         raise UsageError(f"--num_workers is {num_workers}, which is more than --max_num_workers {max_num_workers}")
-    each, limit = requests_of_a_worker(run), run.max_requests_per_minute
-    fed = quota_feeds = math.ceil((limit or QUOTA_PER_MINUTE) / each)
-    quota = (
-        f"--max_requests_per_minute {limit:,g}"
-        if limit
-        else f"Vertex's usual quota of {QUOTA_PER_MINUTE:,} requests a minute"
-    )
-    because = f"{quota}, at most {each:,.0f} from each"
-    if limit is None and fed > MOST_WITHOUT_LIMIT:
-        fed, because = (
-            MOST_WITHOUT_LIMIT,
-            f"no more than that without --max_requests_per_minute, at most {each:,.0f} from each",
-        )
+    limit = run.max_requests_per_minute
+    if run.batch is not None:  # which asks no endpoint
+        fed = quota_feeds = MOST_WITHOUT_LIMIT
+        because = "no more than that without --num_workers"
+    else:
+        fed, quota_feeds, because = _fed(run, limit)
     if autoscaling:
         if max_num_workers is None:
             raise UsageError(
@@ -104,4 +98,23 @@ def make_pool(
             f"--max_requests_per_minute is {limit:g}, of which each of {workers} workers would have less than one: expected "
             f"--{'max_num_workers' if autoscaling else 'num_workers'} {int(limit)} or fewer"
         )
-    return WorkerPool(workers, not autoscaling, because, share, max(0, workers - quota_feeds))
+    wasted = 0 if run.batch is not None else max(0, workers - quota_feeds)
+    return WorkerPool(workers, not autoscaling, because, share, wasted)
+
+
+def _fed(run: RunSettings, limit: float | None) -> tuple[int, int, str]:
+    """How many workers there are unless another number is asked for, how many the quota feeds, and where that comes from."""
+    each = requests_of_a_worker(run)
+    fed = quota_feeds = math.ceil((limit or QUOTA_PER_MINUTE) / each)
+    quota = (
+        f"--max_requests_per_minute {limit:,g}"
+        if limit
+        else f"Vertex's usual quota of {QUOTA_PER_MINUTE:,} requests a minute"
+    )
+    because = f"{quota}, at most {each:,.0f} from each"
+    if limit is None and fed > MOST_WITHOUT_LIMIT:
+        fed, because = (
+            MOST_WITHOUT_LIMIT,
+            f"no more than that without --max_requests_per_minute, at most {each:,.0f} from each",
+        )
+    return fed, quota_feeds, because

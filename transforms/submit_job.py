@@ -47,7 +47,7 @@ def submit(service: JobService, submission: Submission) -> PredictionJob:
     job = service.create(
         f"hear-{run_id.lower()}",
         submission.labels,
-        job_files.source(submission.folder),
+        [job_files.source(submission.folder)],
         job_files.destination(submission.folder),
         known=is_known,
     )
