@@ -34,6 +34,7 @@ from rows.writer import CheckpointWriteError, CheckpointWriter
 from transforms.interruption import INTERRUPTION
 from transforms.make_packets import Packet
 from transforms.packet_work import PacketWork
+from transforms.progress import NAMESPACE
 from transforms.quiet import quiet_worker
 from transforms.segment_rows import RowSettings
 from transforms.staging import Stager, StagingArea
@@ -41,7 +42,6 @@ from transforms.worker_stop import stop_when_told
 
 COUNTS = "counts"
 _MARGIN_S = 5.0
-_NAMESPACE = "embed"
 _COUNTERS = (
     *("recordings", "embedded", "failed", "skipped", "staged", "clipped_samples", "fetched_bytes", "decode_ms"),
     *("requests", "retries", "rejections", "sent_bytes", "waiting_ms", "throttled_ms"),
@@ -144,10 +144,10 @@ class _Embed(beam.DoFn):
             (settings.endpoint, settings.staging, settings.clips, settings.decoder_processes, settings.decoder_limits)
         )
         self._open_parts: _ProcessParts | None = self._shared.acquire(lambda: _ProcessParts(settings), tag=tag)
-        self._counters = {name: Metrics.counter(_NAMESPACE, name) for name in _COUNTERS}
-        self._latency = Metrics.distribution(_NAMESPACE, "latency_ms")
+        self._counters = {name: Metrics.counter(NAMESPACE, name) for name in _COUNTERS}
+        self._latency = Metrics.distribution(NAMESPACE, "latency_ms")
         self._writer: CheckpointWriter | None = None
-        self._signaler = ThrottlingSignaler(_NAMESPACE)
+        self._signaler = ThrottlingSignaler(NAMESPACE)
         self._unsignalled_ms = 0
 
     def start_bundle(self) -> None:
@@ -231,7 +231,7 @@ class _Embed(beam.DoFn):
         counts = self._work.take_counts() + self._parts.take_counts()
         for name in {*self._counters, *counts}:
             if name not in self._counters:
-                self._counters[name] = Metrics.counter(_NAMESPACE, name)
+                self._counters[name] = Metrics.counter(NAMESPACE, name)
             self._counters[name].inc(counts[name])
         for latency_ms in self._parts.client.take_latencies_ms():
             self._latency.update(latency_ms)
