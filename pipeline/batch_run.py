@@ -54,14 +54,14 @@ def send_batch(run: RunSettings, execution: Execution, earlier: Earlier, existin
                 jobs.forget(earlier.batches)
                 earlier = replace(earlier, batches=())
             ended = jobs.settled(earlier.batches)
-            if run.batch.step == "join":
-                return _join(run, execution, jobs, ended, facts, existing)
-            ending = _write(run, execution, jobs, settings, earlier, ended)
-            if ending is not None:
-                return ending
-            own = own_batch(run)
-            mine = [] if own is None else [jobs.ended(own)]
-            return _join(run, execution, jobs, mine, facts, existing)
+            if run.batch.step != "join":
+                ending = _write(run, execution, jobs, settings, earlier, ended)
+                if ending is not None:
+                    return ending
+                facts["batch_jobs"] = [_described(one) for one in ended]
+                own = own_batch(run)
+                ended = [] if own is None else [jobs.ended(own)]
+            return _join(run, execution, jobs, ended, facts, existing)
 
 
 def _write(
@@ -111,10 +111,7 @@ def _join(
     existing: tuple[str, ...],
 ) -> Ending:
     """The second half."""
-    facts["batch_jobs"] = [
-        {"job": one.job.name, "state": one.job.state, "clips": one.batch.written.clips, "run_id": one.batch.run_id}
-        for one in ended
-    ]
+    facts["batch_jobs"] = [*facts.get("batch_jobs", []), *(_described(one) for one in ended)]
     leftovers = None
     if execution.pool is not None:
         leftovers = Leftovers(
@@ -140,3 +137,15 @@ def _join(
         jobs.close(one)
     missed = next((one.shortfall for one in ended if one.shortfall is not None), None)
     return Ending(shortfall=None if missed is None else f"{missed}; the same command sends again what has no result")
+
+
+def _described(ended: Ended) -> dict[str, Any]:
+    """What the summary says of a job whose results the run has stored."""
+    batch, job = ended.batch, ended.job
+    return {
+        "job": job.name,
+        "state": job.state,
+        "run_id": batch.run_id,
+        "clips": batch.written.clips,
+        "size_bytes": batch.written.size_bytes,
+    }

@@ -35,7 +35,7 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
         table.add_row(
             "left",
             f"{summary['left']['recordings']:,}",
-            f"recordings not finished{clips}: --max_requests is used up, the same command goes on",
+            f"recordings not finished{clips}: the same command goes on",
         )
     if summary["damaged_checkpoint_files"]:
         table.add_row(
@@ -43,6 +43,9 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
             f"{summary['damaged_checkpoint_files']:,}",
             "of the checkpoint: what they lost was sent again",
         )
+    for job in summary.get("batch_jobs", []):
+        number = job["job"].rpartition("/")[2]
+        table.add_row("batch job", f"{job['clips']:,}", Text(f"clips; {number} {job['state'].replace('_', ' ')}"))
     table.add_row("requests", f"{summary['requests']:,}", f"{summary['retries']:,} of them retries{throttled}")
     if summary["staged_clips"]:
         table.add_row("  staged clips", f"{summary['staged_clips']:,}", "16-bit WAV on Cloud Storage while in flight")

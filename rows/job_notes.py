@@ -53,12 +53,14 @@ def note_written(store: Store, run_id: str, written: Written) -> None:
 
 def note_submitting(store: Store, run_id: str) -> None:
     """A job is about to be submitted."""
-    _write(store, run_id, SUBMITTING_FILE, {"since": _now()})
+    if submitting_since_s(store, run_id) is None:
+        _write(store, run_id, SUBMITTING_FILE, {"since": _now(), "since_s": time.time()})
 
 
-def is_submitting(store: Store, run_id: str) -> bool:
-    """Whether an attempt to submit a job was begun."""
-    return _read(store, run_id, SUBMITTING_FILE) is not None
+def submitting_since_s(store: Store, run_id: str) -> float | None:
+    """When an attempt to submit a job was first begun, in Unix seconds; None if there was none."""
+    noted = _read(store, run_id, SUBMITTING_FILE)
+    return None if noted is None else float(noted["since_s"])
 
 
 def note_job(store: Store, run_id: str, name: str) -> None:

@@ -15,8 +15,9 @@ from apache_beam.metrics import Metrics
 from endpoint.client import Client
 from endpoint.settings import EndpointSettings
 from transforms.outbox import Count, OnDone, OnUnstaged, Outbox
-from transforms.packet_bundles import COUNTS, NAMESPACE, PacketBundles, ProcessParts, WorkSettings
+from transforms.packet_bundles import COUNTS, PacketBundles, ProcessParts, WorkSettings
 from transforms.packet_work import Ticket
+from transforms.progress import NAMESPACE
 from transforms.staging import Stager, StagingArea
 
 _MARGIN_S: Final = 5.0

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import apache_beam as beam
 from apache_beam import pvalue
+from apache_beam.metrics import Metrics
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
@@ -29,10 +30,10 @@ from transforms.group_packed import GroupPacked
 from transforms.interruption import INTERRUPTION
 from transforms.kept_answers import FOLDER, Answered, AnswerKeeper, Refusal, best, read_answers
 from transforms.packed import AsBytes, Packing
-from transforms.progress import PROGRESS
+from transforms.progress import NAMESPACE, PROGRESS
 from transforms.quiet import quiet_worker
 from transforms.read_pending import FindIndices, ReadIndices, clip_key
-from transforms.result_files import ResultPart, find_parts, read_lines
+from transforms.result_files import PART_BYTES, ResultPart, find_parts, read_lines
 from transforms.segment_rows import refused_row
 from transforms.worker_stop import stop_when_told
 
@@ -63,7 +64,7 @@ class _FindResults(beam.DoFn):
 
     def process(self, element: tuple[int, str]) -> Iterator[tuple[int, Any]]:
         number, folder = element
-        for part in find_parts(folder):
+        for part in find_parts(folder, PART_BYTES):
             yield number, tuple(part)  # to Beam a NamedTuple would be a row with a schema
 
 
@@ -95,13 +96,14 @@ class _ReadResults(beam.DoFn):
             except BadAnswer:
                 self._counts["results/unreadable"] += 1
                 continue
-            if answer.digest is None:
+            digest, result = answer.digest, answer.result
+            if digest is None:
                 self._counts["results/without_instance"] += 1
-            elif isinstance(refused := answer.result, Refused):
-                refusal = Refusal(not refused.retryable, refused.code, refused.message, refused.attempts)
-                yield clip_key(number, answer.digest), _ANSWERS.pack(refusal)
+            elif isinstance(result, Refused):
+                refusal = Refusal(not result.retryable, result.code, result.message, result.attempts)
+                yield clip_key(number, digest), _ANSWERS.pack(refusal)
             else:
-                yield from _keyed(number, keeper.add(answer.digest, refused))
+                yield from _keyed(number, keeper.add(digest, result))
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         window = GlobalWindow()
@@ -128,7 +130,7 @@ class _StoresRows(beam.DoFn):
         quiet_worker()
         stop_when_told()
         self._writer: CheckpointWriter | None = None
-        self._held_rows = 0
+        self._metrics = {kind: Metrics.counter(NAMESPACE, kind) for kind in ("embedded", "failed")}
 
     def start_bundle(self) -> None:
         self._close()
@@ -141,6 +143,7 @@ class _StoresRows(beam.DoFn):
         assert self._writer is not None
         self._writer.add(packet, segment_id, row)
         PROGRESS.add(kind, 1)
+        self._metrics[kind].inc()
         self._held_rows += 1
         if self._held_rows >= _MOST_HELD_ROWS:
             self._held_rows = 0

@@ -33,13 +33,12 @@ from transforms.interruption import INTERRUPTION
 from transforms.make_packets import Packet
 from transforms.outbox import ClipOutbox, Count, OnDone, OnUnstaged
 from transforms.packet_work import PacketWork, Ticket
+from transforms.progress import NAMESPACE
 from transforms.quiet import quiet_worker
 from transforms.segment_rows import RowSettings
 from transforms.worker_stop import stop_when_told
 
 COUNTS: Final = "counts"
-NAMESPACE: Final = "embed"
-"""Of the metrics."""
 _COUNTERS: Final = ("recordings", "failed", "skipped", "clipped_samples", "fetched_bytes", "decode_ms")
 
 

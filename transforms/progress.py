@@ -25,5 +25,8 @@ class Progress:
             return self._counts.copy()
 
 
+NAMESPACE: Final = "embed"
+"""Of the metrics that say how far a job on Dataflow is."""
+
 PROGRESS: Final = Progress()
 """Of this process: all its bundles count here, whatever their thread."""

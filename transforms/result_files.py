@@ -40,7 +40,7 @@ def is_result_file(uri: str) -> bool:
     return _NAME.fullmatch(uri.rpartition("/")[2]) is not None
 
 
-def find_parts(folder: str, part_bytes: int = PART_BYTES) -> Iterator[ResultPart]:
+def find_parts(folder: str, part_bytes: int) -> Iterator[ResultPart]:
     """The parts of all result files of the job whose run has this folder, `gs://bucket/.../`. Raises FileError."""
     results = folder + FOLDER
     with explained_as("list", results):

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import apache_beam as beam
+
 from endpoint.job_service import JobService
 from endpoint.job_settings import JobSettings
 from endpoint.job_state import PredictionJob
-
 from endpoint.quiet import keep_secrets_out_of_logs
-from rows.job_notes import Written, is_submitting, note_job, note_submitting
+from rows.job_notes import Written, note_job, note_submitting, submitting_since_s
 from rows.store import open_store
 from transforms import job_files
 from transforms.quiet import quiet_worker
 
 RUN_LABEL: Final = "hear-run"
 FINGERPRINT_LABEL: Final = "hear-fingerprint"
+_LISTED_AFTER_S: Final = 600.0
+"""Clocks may differ by some minutes, too."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,12 @@ class Submission:
 def submit(service: JobService, submission: Submission) -> PredictionJob:
     """Submits the job, unless that was done before. Raises EndpointError, and StoreError."""
     store, run_id = open_store(submission.checkpoint), submission.run_id
-    is_known = is_submitting(store, run_id)
+    since_s = submitting_since_s(store, run_id)
     note_submitting(store, run_id)
-    job = service.create(
+    # What an earlier attempt may have created is listed by now, if that is long ago; else the service takes its time to be sure.
+    is_known = since_s is not None and time.time() - since_s < _LISTED_AFTER_S
+    found = service.find(submission.labels) if since_s is not None and not is_known else []
+    job = next(iter(found), None) or service.create(
         f"hear-{run_id.lower()}",
         submission.labels,
         [job_files.source(submission.folder)],

@@ -11,6 +11,8 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pytest
+from apache_beam.metrics import MetricsFilter
+from apache_beam.metrics.execution import MetricResult
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
@@ -25,7 +27,7 @@ from tests.audio.gcs import StorageServer
 from tests.cloud.storage import proxied_storage
 from tests.rows.samples import embedding_row
 from tests.transforms.samples import keep, kept
-from transforms import join_results, result_files
+from transforms import join_results
 from transforms.files import FileError
 from transforms.interruption import INTERRUPTION
 from transforms.join_results import FinishedJob, JoinResults
@@ -118,7 +120,8 @@ def stored_rows(checkpoint: Path) -> list[Row]:
 class Joined:
     """What came of joining: rows and receipts."""
 
-    def __init__(self, checkpoint: Path, folder: Path) -> None:
+    def __init__(self, checkpoint: Path, folder: Path, counters: list[MetricResult]) -> None:
+        self.metrics = {found.key.metric.name: found.committed for found in counters}
         store = LocalStore(str(checkpoint))
         self.receipts: list[tuple[str, Receipt]] = kept(folder / "receipts")
         self.counts = sum((Counter(some) for some in kept(folder / "counts")), Counter[str]())
@@ -147,7 +150,8 @@ def join(folder: Path, *jobs: Job | FinishedJob, options: PipelineOptions | None
         joined = pipeline | "Join" >> JoinResults(finished, str(folder / "checkpoint"), RUN)
         keep(joined["receipts"], folder / "receipts")
         keep(joined["counts"], folder / "counts")
-    return Joined(folder / "checkpoint", folder)
+    counters = pipeline.result.metrics().query(MetricsFilter().with_namespace("embed"))["counters"]
+    return Joined(folder / "checkpoint", folder, counters)
 
 
 @pytest.fixture
@@ -155,30 +159,30 @@ def make(server: StorageServer, bucket: str, reached: str) -> Iterator[Any]:
     return lambda name, seeds, **how: Job(server, bucket, name, seeds, **how)
 
 
-@pytest.mark.parametrize("form", ["research", "model_garden"])
 @pytest.mark.parametrize(
-    "names",
+    ("form", "results", "errors"),
     [
         (
+            "research",
             "prediction-hear-1/prediction.results-{:05}-of-00003",
             "prediction-hear-1/prediction.errors_stats-00000-of-00001",
         ),
-        ("predictions_{:04}.jsonl", "errors_0001.jsonl"),
+        ("model_garden", "predictions_{:04}.jsonl", "errors_0001.jsonl"),
     ],
-    ids=["new names", "old names"],
+    ids=["lists in new files", "objects in old files"],
 )
 def test_results_in_any_order_become_the_rows_of_their_clips(
-    make: Any, tmp_path: Path, form: InstanceFormat, names: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    make: Any, tmp_path: Path, form: InstanceFormat, results: str, errors: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(result_files.find_parts, "__defaults__", (700_000,))  # files are cut within lines
+    monkeypatch.setattr(join_results, "PART_BYTES", 700_000)  # files are cut within lines
     job = make("job", range(20), form=form)
     order = [seed for seed in range(20) if seed not in (4, 11, 17)]
     random.Random(1).shuffle(order)
     for number in range(3):
         data = b"".join(job.answer(seed) for seed in order[number::3])
-        job.put("results/" + names[0].format(number), data)
+        job.put("results/" + results.format(number), data)
     statistics = json.dumps({"error": {"code": 3, "message": "PLANTED"}, "count": 2}).encode() + b"\n"
-    job.put(f"results/{names[1]}", job.error(4, 3) + job.error(11, 14) + statistics)
+    job.put(f"results/{errors}", job.error(4, 3) + job.error(11, 14) + statistics)
     before = PROGRESS.counts()
     joined = join(tmp_path, job)
     assert joined.embedded == job.embedded(*order)
@@ -194,9 +198,11 @@ def test_results_in_any_order_become_the_rows_of_their_clips(
     assert joined.counts == {"results/without_instance": 1}
     counted = PROGRESS.counts() - before
     assert (counted["embedded"], counted["failed"]) == (17, 3)
+    assert joined.metrics == {"embedded": 17, "failed": 3}
 
 
-def test_receipts_say_where_the_rows_are(make: Any, tmp_path: Path) -> None:
+def test_receipts_say_where_the_rows_are(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(join_results, "_MOST_HELD_ROWS", 3)
     job = make("job", range(8))
     job.put("results/predictions_1.jsonl", b"".join(map(job.answer, range(1, 8))))
     joined = join(tmp_path, job)
@@ -376,7 +382,6 @@ def test_faults_of_storage_cost_no_row(tmp_path: Path, reached: str, monkeypatch
         proxy.inject(r"GET .*prefix=job%2Fresults", status=503)
         proxy.inject(r"GET .*prefix=job%2Fclips", drop=True)
         proxy.inject(r"GET .*index.*alt=media", cut=True)
-        proxy.inject(r"GET .*predictions_1.*alt=media", status=503)
         proxy.inject(r"GET .*predictions_1.*alt=media", cut=True)
         proxy.inject(r"POST .*answers", status=503, after=True)
         proxy.inject(r"GET .*answers.*alt=media", drop=True)
