@@ -2,7 +2,8 @@
 
 The service repeats a clip's instance beside its prediction, in an order of its own and in a rendering of its own: with other
 spaces, with exponents, or with the digits that a number has after it has been float64 or float32. The hash is over
-numbers, not over text.
+numbers, not over text: a BLAKE2b of 128 bits over the 32000 whole millionths as 32-bit integers, or over the 16-bit steps of a
+WAV file, after a byte that says which.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import numpy.typing as npt
 
 SCALE = 1_000_000
 """Samples are written with six decimals."""
-USUAL_LIMIT = 10 * SCALE
-"""In millionths. A clip with such a sample, or a larger one, is written and hashed in a way of its own."""
+LIMIT = 10
+"""A clip with a sample of such a magnitude, or a larger one, is written and hashed in a way of its own."""
+USUAL_LIMIT = LIMIT * SCALE
+"""The same in millionths."""
 
 _USUAL, _LARGE, _STEPS = b"i", b"d", b"w"
 
@@ -58,7 +61,7 @@ def is_usual(millionths: npt.NDArray[np.float64]) -> bool:
 
 
 def _digest(kind: bytes, numbers: npt.NDArray[np.generic]) -> str:
-    """32 hexadecimal digits: the first half of a SHA-256."""
-    digest = hashlib.sha256(kind)
+    # About 140 us of CPU for 128,000 bytes. SHA-256 takes 90 where the processor has instructions for it, 260 elsewhere.
+    digest = hashlib.blake2b(kind, digest_size=16)
     digest.update(np.ascontiguousarray(numbers).data)
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()

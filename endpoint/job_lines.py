@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
+import re
 import struct
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -13,20 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from endpoint.clip_digest import (
-    SCALE,
-    digest_of_large,
-    digest_of_millionths,
-    digest_of_numbers,
-    digest_of_steps,
-    is_usual,
-)
-from endpoint.compact_samples import CompactSamples, write_large
+from endpoint.clip_digest import LIMIT, digest_of_large, digest_of_millionths, digest_of_numbers, digest_of_steps
+from endpoint.compact_samples import CompactSamples, large_line
 from endpoint.errors import BadAnswer
 from endpoint.items import CLIP_SAMPLES
 from endpoint.json_answer import embedding_of, result_of
 from endpoint.predictions import EMBEDDING_WIDTH, InstanceError
 from endpoint.results import Refused
+from endpoint.sample_parser import parse_millionths
 from endpoint.settings import InstanceFormat
 from endpoint.verdicts import refused_by_job
 from endpoint.wav import encode_wav, read_steps
@@ -64,18 +60,18 @@ class LineWriter:
             raise ValueError(
                 f"a clip of {samples.dtype} of shape {samples.shape}: expected float32 of shape ({CLIP_SAMPLES},)"
             )
-        if not np.isfinite(samples).all():
+        lowest, highest = float(samples.min()), float(samples.max())
+        # A sample that is not a number makes both of these.
+        if not (math.isfinite(lowest) and math.isfinite(highest)):
             raise ValueError("a clip holds samples that are not finite numbers")
         if self._is_garden:
             wav = encode_wav(samples)
             text = binascii.b2a_base64(wav.data, newline=False)
             return Line(b'{"input_bytes":"%b"}\n' % text, digest_of_steps(read_steps(wav.data)), wav.clipped_samples)
-        # The product is exact: 24 bits by 14 and a power of two. So the only error is that of rounding it.
-        millionths = np.rint(samples.astype(np.float64) * SCALE)
-        if not is_usual(millionths):
-            return Line(write_large(samples) + b"\n", digest_of_large(samples), 0)
-        whole = millionths.astype(np.int32)
-        return Line(self._lists.write(whole) + b"\n", digest_of_millionths(whole), 0)
+        if max(-lowest, highest) >= LIMIT:
+            return Line(large_line(samples), digest_of_large(samples), 0)
+        millionths = self._lists.rounded(samples)
+        return Line(self._lists.line(millionths), digest_of_millionths(millionths), 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,16 +94,42 @@ def read_answer(line: bytes) -> Answer:
     Raises:
         BadAnswer: for anything else, and numbers beyond float32.
     """
-    answer = _loads(line, "the line is not JSON")
-    if not isinstance(answer, dict):
-        raise BadAnswer("the line is not an object")
+    answer, digest = _parse(line)
     prediction, error, instance = answer.get("prediction"), answer.get("error"), answer.get("instance")
     if (prediction is None) == (error is None):
         raise BadAnswer("the line does not hold either a prediction or an error")
     result = _refused(error) if prediction is None else _result(prediction)
-    if instance is None and prediction is None:
-        return Answer(None, result)
-    return Answer(_digest(instance), result)
+    if digest is None and not (instance is None and prediction is None):
+        digest = _digest(instance)
+    return Answer(digest, result)
+
+
+_BEGIN = re.compile(rb'"instance"\s*:\s*(?:\{\s*"input_array"\s*:\s*)?("?)\[')
+_MARK = "the samples were here"
+
+
+def _parse(line: bytes) -> tuple[dict[str, Any], str | None]:
+    """The line's object; and the instance's digest, if that is a list in a usual rendering."""
+    begin = _BEGIN.search(line)
+    if begin is not None:
+        stop = line.find(b"]", begin.end())
+        quote = begin[1]
+        millionths = parse_millionths(line, begin.end(), stop) if line.startswith(b"]" + quote, stop) else None
+        if millionths is not None:
+            rest = line[: begin.start(1)] + orjson.dumps(_MARK) + line[stop + 1 + len(quote) :]
+            # What was read is the instance if the mark is, and there is none other.
+            if rest.count(_MARK.encode()) == 1:
+                answer = _object(rest)
+                if answer.get("instance") in (_MARK, {"input_array": _MARK}):
+                    return answer, digest_of_millionths(millionths)
+    return _object(line), None
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    answer = _loads(line, "the line is not JSON")
+    if not isinstance(answer, dict):
+        raise BadAnswer("the line is not an object")
+    return answer
 
 
 def _loads(text: bytes | str, otherwise: str) -> Any:
