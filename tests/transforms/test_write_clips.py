@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from tests.audio.gcs import StorageServer
 from tests.rows.samples import embedding_row
 from tests.transforms.samples import keep, kept, noise, packet, recording, write_wav
 from transforms.clip_shards import ClipShards, Shard
-from transforms.packet_bundles import WorkSettings
+from transforms.packet_bundles import WorkSettings, release_shared
 from transforms.segment_rows import RowSettings
 from transforms.staged_objects import StagingError
 from transforms.write_clips import WriteClips, WriteSettings
@@ -93,6 +93,12 @@ class Place:
 
 def id_at(of: Recording, start: int) -> str:
     return clip_id(of, "mean", start, FINGERPRINT)
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays() -> Iterator[None]:
+    yield
+    release_shared()
 
 
 @pytest.fixture
