@@ -113,6 +113,7 @@ class JobService:
         destination_prefix: str,
         *,
         known: bool = False,
+        further_labels: Mapping[str, str] | None = None,
     ) -> PredictionJob:
         """The job with these labels: created now, or found if an earlier request has created it after all.
 
@@ -122,13 +123,16 @@ class JobService:
             source_uris: its JSONL files, `gs://BUCKET/...`; wildcards as Cloud Storage's tools have them.
             destination_prefix: `gs://BUCKET/...`, in which the service makes the folder of results.
             known: whether an earlier process may have asked for it; then it is looked for first.
+            further_labels: it gets them, too, but is not looked for by them.
 
         Raises:
             ValueError: for values that the service does not allow.
             JobRefused: if the service will not have it; nothing was created.
             JobUnreachable: if it cannot be said whether the job was created; to be tried again with `known`.
         """
-        message = job_message(self.settings, display_name, labels, source_uris, destination_prefix)
+        message = job_message(
+            self.settings, display_name, {**(further_labels or {}), **labels}, source_uris, destination_prefix
+        )
         if known and (job := self._look(labels)):
             return job
         failures, is_renewed = 0, False

@@ -18,7 +18,7 @@ from transforms.join_results import FinishedJob, JoinResults
 from transforms.make_packets import MakePackets
 from transforms.plan_segments import PlanSegments
 from transforms.submit_job import SubmitJob
-from transforms.tidy_up import Leftovers
+from transforms.tidy_up import CloseJobs, Leftovers
 from transforms.write_clips import WriteClips
 
 
@@ -28,15 +28,14 @@ def build_write(
     job: JobSettings,
     earlier: Earlier,
     finished: tuple[FinishedJob, ...],
-    *,
-    submits: bool,
+    alone: Leftovers | None,
 ) -> None:
     """Adds the first one to `pipeline`: results of jobs of earlier runs are stored, then what is missing is written for a new one.
 
         inputs or manifest, receipts of earlier runs, results of their jobs -> by recording -> what is left to do
           -> segments -> packets -> Reshuffle -> [ fetch, decode, write clips as JSON lines, store what is known of them ]
 
-    With `submits`, which is where no launcher waits for its end, its last step submits the job.
+    With `alone`, which is where no launcher waits for its end, its last steps submit the job, and close those of earlier runs.
     """
     asked = pipeline | "Read inputs" >> Ask(run.inputs, run.manifest, run.checkpoint, earlier.live)
     by_uri = asked["by_uri"]
@@ -46,8 +45,9 @@ def build_write(
     planned = by_uri | "Plan segments" >> PlanSegments(run.plan_settings)
     packets = planned["tasks"] | "Make packets" >> MakePackets()
     written = packets | "Write" >> WriteClips(run.write_settings(job.model))
-    if submits:
+    if alone is not None:
         written | "Submit" >> SubmitJob(run.submission(job))
+        written | "Close jobs" >> CloseJobs(alone)
 
 
 def build_join(

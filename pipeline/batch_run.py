@@ -18,9 +18,9 @@ from endpoint.job_service import JobService
 from endpoint.job_settings import JobSettings
 from pipeline.batch_graphs import build_join, build_write
 from pipeline.batch_jobs import BatchJobs, Ended
-from pipeline.execution import Ending, Execution, left_to, say
+from pipeline.execution import Ending, Execution, left_to, say, where_is
 from pipeline.facts import note_facts, run_facts
-from pipeline.launch import RunFailed, running_job_service
+from pipeline.launch import running_job_service
 from pipeline.preflight import check_credentials, check_staging, nothing_left_staged, own_batch
 from pipeline.resuming import Earlier, look_again
 from pipeline.settings import RunSettings
@@ -74,19 +74,18 @@ def _write(
 ) -> Ending | None:
     """The first half; its ending, if no other half follows."""
     assert run.batch is not None
-    if ended and not execution.waits:
-        raise RunFailed(
-            f"the results of the batch prediction job {ended[0].job.link} of run {ended[0].batch.run_id} are not stored yet: start "
-            "the step join first"
-        )
-    finished = tuple(one.finished for one in ended)
-    graph = partial(build_write, run=run, job=settings, earlier=earlier, finished=finished, submits=not execution.waits)
-    goes_on = execution.run(graph, "write")
-    if goes_on is not None:
-        return left_to(goes_on, run)
     for one in ended:
         if one.shortfall is not None:
             say(f"note: {one.shortfall}; clips without a result are sent again")
+    finished = tuple(one.finished for one in ended)
+    alone = None if execution.waits else _leftovers(run, ended)
+    graph = partial(build_write, run=run, job=settings, earlier=earlier, finished=finished, alone=alone)
+    goes_on = execution.run(graph, _part(run, "write"))
+    if goes_on is not None:
+        return Ending(
+            f"{where_is(goes_on)}\nit submits a batch prediction job if clips are missing: once that has ended, start the step join"
+        )
+    for one in ended:
         jobs.close(one)
     batch = own_batch(run)
     if batch is not None and not batch.written.clips:
@@ -112,13 +111,7 @@ def _join(
 ) -> Ending:
     """The second half."""
     facts["batch_jobs"] = [*facts.get("batch_jobs", []), *(_described(one) for one in ended)]
-    leftovers = None
-    if execution.pool is not None:
-        leftovers = Leftovers(
-            existing,
-            tuple(one.batch.folder for one in ended if not one.batch.is_kept),
-            tuple((run.checkpoint, one.batch.run_id, one.job.state) for one in ended),
-        )
+    leftovers = None if execution.pool is None else _leftovers(run, ended, existing)
     finished = tuple(one.finished for one in ended)
     written = tuple(one.batch.written for one in ended)
     graph = partial(
@@ -130,13 +123,28 @@ def _join(
         facts=facts,
         leftovers=leftovers,
     )
-    goes_on = execution.run(graph, "join")
+    goes_on = execution.run(graph, _part(run, "join"))
     if goes_on is not None:
         return left_to(goes_on, run)
     for one in ended:
         jobs.close(one)
     missed = next((one.shortfall for one in ended if one.shortfall is not None), None)
     return Ending(shortfall=None if missed is None else f"{missed}; the same command sends again what has no result")
+
+
+def _part(run: RunSettings, half: str) -> str:
+    """What tells the jobs on Dataflow of a run apart; nothing where it has one, which a template's launcher has named."""
+    assert run.batch is not None
+    return half if run.batch.step is None else ""
+
+
+def _leftovers(run: RunSettings, ended: Sequence[Ended], existing: tuple[str, ...] = ()) -> Leftovers:
+    """What a graph itself removes once the results of jobs are stored."""
+    return Leftovers(
+        existing,
+        tuple(one.batch.folder for one in ended if not one.batch.is_kept),
+        tuple((run.checkpoint, one.batch.run_id, one.job.state) for one in ended),
+    )
 
 
 def _described(ended: Ended) -> dict[str, Any]:

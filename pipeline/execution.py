@@ -83,8 +83,12 @@ class Execution:
 
 def left_to(job: Job, run: RunSettings) -> Ending:
     """The ending of a run whose job is not waited for."""
-    where = job.link if job.id else f"the graph is written, for a job named {job.name}"
-    return Ending(f"{where}\nits summary will be {run.summary_path}")
+    return Ending(f"{where_is(job)}\nits summary will be {run.summary_path}")
+
+
+def where_is(job: Job) -> str:
+    """Where a job is to be looked at, or what it will be called."""
+    return job.link if job.id else f"the graph is written, for a job named {job.name}"
 
 
 def say(text: str) -> None:

@@ -6,7 +6,6 @@ import argparse
 from typing import NoReturn
 
 from endpoint.job_settings import JobSettings
-
 from endpoint.settings import MAX_REQUEST_BYTES
 from pipeline.usage import PROGRAM, UsageError
 from pipeline.values import ACCOUNT, FRACTION, NUMBER, RATE, SECONDS, SWITCH, whole_number

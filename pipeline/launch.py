@@ -16,10 +16,10 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
-from endpoint.job_settings import JobSettings
 from rich.console import Console
 
 from emulator.process import LocalEndpoint, LocalEndpointError, start_local_endpoint
+from endpoint.job_settings import JobSettings
 from endpoint.settings import EndpointSettings
 from pipeline.beam_options import LOCAL_RUNNERS
 from pipeline.outputs import remove_unfinished

@@ -75,7 +75,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     if not given.endpoint and (given.send != "batch" or given.endpoint == ""):
         raise UsageError("--endpoint is missing: expected for example --endpoint local")
     _check_output(given)
-    for option in ("checkpoint", "endpoint_host", "model_id"):
+    for option in ("checkpoint", "endpoint_host", "model_id", "batch_model", "batch_project"):
         if getattr(given, option) == "":
             raise UsageError(f"--{option} is empty: leave it out for its default")
     if given.model_id is not None and not re.fullmatch(MODEL_ID, given.model_id):
@@ -146,9 +146,10 @@ def parse(argv: Sequence[str]) -> Arguments:
                 raise UsageError(f"--{option} is given, but has a meaning only with --runner {dataflow.RUNNER}")
     waits = not (given.no_wait or writes_template)
     if run.batch is not None and run.batch.step is None and not waits:
+        alone = "--no_wait is given" if given.no_wait else "a template's launcher never waits"
         raise UsageError(
-            f"--{'no_wait' if given.no_wait else 'template_location'} is given with --send batch, where something must wait for the job: "
-            "expected --batch_step write, and once the job has ended --batch_step join"
+            f"--batch_step is missing: with --send batch something must wait for the job, but {alone}: expected write, and once the "
+            "job has ended join"
         )
     if run.delete_checkpoint and not waits:
         raise UsageError(

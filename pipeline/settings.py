@@ -7,11 +7,10 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
-from endpoint.job_settings import JobSettings
-
 from audio.clips import CLIP_SAMPLES, SAMPLE_RATE_HZ, ClipSettings
 from audio.decoder_limits import DecoderLimits
 from audio.manifest import ManifestSettings
+from endpoint.job_settings import JobSettings
 from endpoint.settings import EndpointSettings, InstanceFormat, SendAs, TransportName
 from endpoint.tokens import BucketTokenSettings
 from pipeline.endpoints import Target

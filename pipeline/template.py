@@ -34,8 +34,8 @@ class Parameter:
     """Of values of an option whose flag has no kind of its own."""
     choices: tuple[str, ...] = ()
     required: bool = False
-    with_uris: bool = False
-    """Shown only where URIs are sent."""
+    with_send: tuple[Send, ...] = ()
+    """Shown only where one of these is sent; empty: always."""
     help: str | None = None
     """Instead of the flag's own, where that speaks of a command line or of paths on a disk."""
 
@@ -73,8 +73,8 @@ PARAMETERS: Final[dict[str, Parameter]] = {
     "endpoint": Parameter(
         "Endpoint",
         pattern="research|projects/[^/ ]+/locations/[a-z0-9-]+/endpoints/[^/ ]+",
-        required=True,
-        help="Where audio is sent: research (the documented HeAR endpoint), or projects/P/locations/L/endpoints/E.",
+        help="Where audio is sent: research (the documented HeAR endpoint), or projects/P/locations/L/endpoints/E. To be left out only "
+        "where batch_model is given instead.",
     ),
     "endpoint_host": Parameter("Endpoint's host", pattern="[A-Za-z0-9._-]+(:[0-9]{1,5})?"),
     "send": Parameter("Send", choices=get_args(Send)),
@@ -89,9 +89,27 @@ PARAMETERS: Final[dict[str, Parameter]] = {
     "max_attempts": Parameter("Attempts"),
     "no_probe": Parameter("No probe"),
     "endpoint_service_account": Parameter("Endpoint's service account"),
-    "keep_staged": Parameter("Keep staged clips", with_uris=True),
-    "bucket_service_account": Parameter("Bucket's service account", with_uris=True),
-    "full_scope_tokens": Parameter("Full-scope tokens", with_uris=True),
+    "keep_staged": Parameter("Keep staged clips", with_send=("uris", "batch")),
+    "batch_step": Parameter(
+        "Batch: step",
+        with_send=("batch",),
+        help="Must be given, as nothing waits for the batch prediction job within a launch. write: what is missing is written, and the "
+        "job submitted; join, once that has ended: rows are made of its results.",
+    ),
+    "batch_model": Parameter(
+        "Batch: model",
+        pattern="projects/[^/ ]+/locations/[a-z0-9-]+/models/[^/ @]+(@[^/ @]+)?",
+        with_send=("batch",),
+        help="projects/P/locations/L/models/M, with @VERSION if need be: a model of your own, instead of an endpoint.",
+    ),
+    "batch_project": Parameter("Batch: project", pattern="[a-z0-9][a-z0-9.:-]*", with_send=("batch",)),
+    "batch_machine_type": Parameter("Batch: machine type", pattern="[a-z0-9]+(-[a-z0-9]+)+", with_send=("batch",)),
+    "batch_accelerator_type": Parameter("Batch: accelerator", pattern="[A-Z][A-Z0-9_]+", with_send=("batch",)),
+    "batch_accelerator_count": Parameter("Batch: accelerators of each machine", with_send=("batch",)),
+    "batch_starting_replicas": Parameter("Batch: machines at the beginning", with_send=("batch",)),
+    "batch_max_replicas": Parameter("Batch: machines at most", with_send=("batch",)),
+    "bucket_service_account": Parameter("Bucket's service account", with_send=("uris",)),
+    "full_scope_tokens": Parameter("Full-scope tokens", with_send=("uris",)),
     "output": Parameter(
         "Output files",
         "GCS_WRITE_FILE",
@@ -170,10 +188,10 @@ def _shown(
         "regexes": [f"^({pattern})$"],
         "paramType": type_name,
     }
-    if group is not None and not parameter.with_uris:
+    if group is not None and not parameter.with_send:
         shown["groupName"] = group.capitalize()
-    if parameter.with_uris:
-        shown |= {"parentName": "send", "parentTriggerValues": ["uris"]}
+    if parameter.with_send:
+        shown |= {"parentName": "send", "parentTriggerValues": list(parameter.with_send)}
     if choices:
         shown["enumOptions"] = [{"value": choice, "label": choice} for choice in choices]
     if action is not None and action.default not in (None, []):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +23,7 @@ from transforms.quiet import quiet_worker
 
 RUN_LABEL: Final = "hear-run"
 FINGERPRINT_LABEL: Final = "hear-fingerprint"
+CHECKPOINT_LABEL: Final = "hear-checkpoint"
 _LISTED_AFTER_S: Final = 600.0
 """Clocks may differ by some minutes, too."""
 
@@ -41,6 +45,17 @@ class Submission:
         """By which the job is found again: no other one has them."""
         return {RUN_LABEL: self.run_id.lower(), FINGERPRINT_LABEL: self.fingerprint}
 
+    @property
+    def further_labels(self) -> dict[str, str]:
+        """By which others find all jobs of a checkpoint, if that is on Cloud Storage, where it has but one name."""
+        return {CHECKPOINT_LABEL: checkpoint_label(self.checkpoint)} if self.checkpoint.startswith("gs://") else {}
+
+
+def checkpoint_label(checkpoint: str) -> str:
+    """What stands for a checkpoint in a label: of functions that Google's Workflows have, too (templates/scheduled/batch.yaml)."""
+    digest = base64.b64encode(hashlib.sha256(checkpoint.encode()).digest()).decode()
+    return re.sub("[^A-Za-z0-9]", "-", digest).lower()
+
 
 def submit(service: JobService, submission: Submission) -> PredictionJob:
     """Submits the job, unless that was done before. Raises EndpointError, and StoreError."""
@@ -56,6 +71,7 @@ def submit(service: JobService, submission: Submission) -> PredictionJob:
         [job_files.source(submission.folder)],
         job_files.destination(submission.folder),
         known=is_known,
+        further_labels=submission.further_labels,
     )
     note_job(store, run_id, job.name)
     return job

@@ -37,10 +37,22 @@ class _TidyUp(beam.DoFn):
 
     def process(self, element: str) -> None:
         remove_replaced(self._leftovers.outputs, [*json.loads(read_whole(element))["files"], element])
-        for checkpoint, run_id, state in self._leftovers.closed:
-            note_closed(open_store(checkpoint), run_id, state)
-        for folder in self._leftovers.staged:
-            sweep(folder)
+        _close(self._leftovers)
+
+
+class _CloseJobs(beam.DoFn):
+    def __init__(self, leftovers: Leftovers) -> None:
+        self._leftovers = leftovers
+
+    def process(self, _element: object) -> None:
+        _close(self._leftovers)
+
+
+def _close(leftovers: Leftovers) -> None:
+    for checkpoint, run_id, state in leftovers.closed:
+        note_closed(open_store(checkpoint), run_id, state)
+    for folder in leftovers.staged:
+        sweep(folder)
 
 
 class TidyUp(beam.PTransform):
@@ -52,3 +64,14 @@ class TidyUp(beam.PTransform):
 
     def expand(self, summary: beam.PCollection) -> beam.PCollection:
         return summary | "Remove leftovers" >> beam.ParDo(_TidyUp(self._leftovers))
+
+
+class CloseJobs(beam.PTransform):
+    """Closes batch prediction jobs, and removes their files; expects one element, once their results are stored."""
+
+    def __init__(self, leftovers: Leftovers) -> None:
+        super().__init__()
+        self._leftovers = leftovers
+
+    def expand(self, stored: beam.PCollection) -> beam.PCollection:
+        return stored | "Close" >> beam.ParDo(_CloseJobs(self._leftovers))

@@ -38,20 +38,27 @@ def patterns(parsed: TemplateMetadata) -> dict[str, str]:
 
 def takes(name: str, value: str) -> bool:
     """Whether the command would start a job with this value of a parameter."""
-    more = {"send": "uris"} if PARAMETERS.get(name, BEAMS.get(name)).with_uris else {}  # type: ignore[union-attr]
+    shown = PARAMETERS.get(name, BEAMS.get(name))
+    assert shown is not None
+    more: dict[str, str] = {"send": shown.with_send[-1]} if shown.with_send else {}
     if name in ("manifest", "uri_column", "uri_template"):
         more["manifest"] = "gs://bucket/labels.csv"
     given = {**LAUNCH, **more, name: value}
     if "manifest" in given:
         del given["input"]
+    if "batch_model" in given:
+        del given["endpoint"]
+    if given.get("send") == "batch":
+        given = {"batch_step": "write", **given}
     launcher = {
         "runner": "DataflowRunner",
         "project": "project-1",
         "region": "us-west1",
         "temp_location": "gs://bucket/temp",
         "service_account_email": "worker@project-1.iam.gserviceaccount.com",
+        "template_location": "gs://bucket/staging/template_launches/1/job_object",
     }
-    if given.get("send") == "uris":
+    if given.get("send") in ("uris", "batch"):
         launcher["staging_location"] = "gs://bucket/staging"
     try:
         parse([f"--{option}={text}" for option, text in {**given, **launcher}.items()])
@@ -92,12 +99,23 @@ def test_each_parameter_says_what_it_is(parsed: TemplateMetadata) -> None:
 
 def test_what_must_be_given(parsed: TemplateMetadata) -> None:
     required = {parameter.name for parameter in parsed.parameters if not parameter.is_optional}
-    assert required == {"endpoint", "sdk_container_image"}
+    assert required == {"sdk_container_image"}
 
 
-def test_what_only_uris_need_is_shown_with_them(parsed: TemplateMetadata) -> None:
-    shown = {parameter.name for parameter in parsed.parameters if parameter.parent_name == "send"}
-    assert shown == {"keep_staged", "bucket_service_account", "full_scope_tokens"}
+def test_what_only_uris_or_a_batch_need_is_shown_with_them(parsed: TemplateMetadata) -> None:
+    shown = {
+        parameter.name: list(parameter.parent_trigger_values)
+        for parameter in parsed.parameters
+        if parameter.parent_name == "send"
+    }
+    of_a_batch = {name for name in PARAMETERS if name.startswith("batch_")}
+    assert len(of_a_batch) == 8
+    assert shown == {
+        "keep_staged": ["uris", "batch"],
+        "bucket_service_account": ["uris"],
+        "full_scope_tokens": ["uris"],
+        **{key: ["batch"] for key in of_a_batch},
+    }
 
 
 SAMPLES: list[tuple[str, list[str], list[str]]] = [
@@ -126,7 +144,7 @@ SAMPLES: list[tuple[str, list[str], list[str]]] = [
         ["1.us-west1-2.prediction.vertexai.goog", "host:444"],
         ["https://host", "a b", "host:123456", ""],
     ),
-    ("send", ["audio", "uris"], ["batch", ""]),
+    ("send", ["audio", "uris", "batch"], ["Batch", ""]),
     ("instance_format", ["research"], ["vertex", ""]),
     ("transport", ["grpc", "rest"], ["http", ""]),
     ("model_id", ["hear", "hear-v2+mine:1/x@y"], ["a b", "é", "x" * 201, ""]),
@@ -144,6 +162,17 @@ SAMPLES: list[tuple[str, list[str], list[str]]] = [
     ("requests_in_flight", ["1", "1024"], ["0", "1025", ""]),
     ("max_request_bytes", ["1500000"], ["1499999", "10000001", ""]),
     ("endpoint_service_account", ["a@p.iam.gserviceaccount.com"], ["a", "serviceAccount:a@b.c", ""]),
+    ("batch_step", ["write", "join"], ["both", ""]),
+    (
+        "batch_model",
+        ["projects/p/locations/us-central1/models/7", "projects/p/locations/us-central1/models/hear@2"],
+        ["7", "projects/p/locations/us-central1/endpoints/7", "projects/p/locations/l/models/7@", ""],
+    ),
+    ("batch_project", ["project-1", "example.com:project", "123"], ["a b", "Project", ""]),
+    ("batch_machine_type", ["n1-standard-8", "g2-standard-12"], ["n1", "N1-standard-8", "n1_standard_8", ""]),
+    ("batch_accelerator_type", ["NVIDIA_TESLA_V100", "NVIDIA_L4"], ["v100", "NVIDIA-L4", ""]),
+    ("batch_accelerator_count", ["0", "4"], ["17", "-1", ""]),
+    ("batch_max_replicas", ["1", "20"], ["0", "many", ""]),
     ("bucket_service_account", ["a@p.iam.gserviceaccount.com"], ["a@b", ""]),
 ]
 if any(action.dest == "output_table" for action in make_parser()._actions):
