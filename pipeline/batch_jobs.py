@@ -146,8 +146,8 @@ class BatchJobs:
         return jobs[0] if jobs else None
 
     def _can_be_submitted(self, batch: OpenBatch) -> bool:
-        """Whether there are clips, in the format of today's model, and all that were written."""
-        if not batch.written.clips or batch.written.instance_format != self._submission.settings.instance_format:
+        """Whether the clips are in the format of today's model, and all that were written are there."""
+        if batch.written.instance_format != self._submission.settings.instance_format:
             return False
         bucket, prefix = objects.split(f"{batch.folder}{job_files.CLIPS}")
         return sum(1 for _ in objects.names(bucket, prefix)) == batch.written.shards

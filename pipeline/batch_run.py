@@ -88,9 +88,6 @@ def _write(
     for one in ended:
         jobs.close(one)
     batch = own_batch(run)
-    if batch is not None and not batch.written.clips:
-        jobs.drop(batch)
-        batch = None
     if batch is not None:
         megabytes = batch.written.size_bytes / 1e6
         say(f"{batch.written.clips:,} clips are written for a batch prediction job ({megabytes:,.0f} MB)")

@@ -48,7 +48,8 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
         table.add_row("batch job", f"{job['clips']:,}", Text(f"clips; {number} {job['state'].replace('_', ' ')}"))
     table.add_row("requests", f"{summary['requests']:,}", f"{summary['retries']:,} of them retries{throttled}")
     if summary["staged_clips"]:
-        table.add_row("  staged clips", f"{summary['staged_clips']:,}", "16-bit WAV on Cloud Storage while in flight")
+        staged = "JSON lines" if summary["send"] == "batch" else "16-bit WAV"
+        table.add_row("  staged clips", f"{summary['staged_clips']:,}", f"{staged} on Cloud Storage while in flight")
     if summary["clipped_samples"]:
         table.add_row("clipped samples", f"{summary['clipped_samples']:,}", "beyond full scale, in clips sent as WAV")
     for stage, codes in summary["failures_by_stage"].items():

@@ -81,7 +81,7 @@ def open_batch(store: Store, described: Mapping[str, Any]) -> OpenBatch | None:
     if not (isinstance(run_id, str) and isinstance(folder, str)) or _read(store, run_id, CLOSED_FILE) is not None:
         return None
     written = _read(store, run_id, WRITTEN_FILE)
-    if written is None:
+    if written is None or not written["clips"]:
         return None
     job = _read(store, run_id, JOB_FILE)
     return OpenBatch(

@@ -7,11 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 from emulator.process import LocalEndpoint, start_local_endpoint
 from emulator.recordings import write_recordings
@@ -21,11 +24,14 @@ from tests.cloud.fault_proxy import FaultProxy
 from tests.cloud.google_proxy import GoogleCloud, google_cloud
 from tests.cloud.storage import proxied_storage
 from tests.e2e.clean_environment import without_this_folder
-from tests.e2e.running import REPOSITORY, run_command
+from tests.e2e.running import REPOSITORY, embeddings, run_command
+from transforms.submit_job import checkpoint_label
 
 IMAGE = f"us-west1-docker.pkg.dev/study-1/hear/pipeline@sha256:{'0a' * 32}"
 STAGED_PIPELINE = REPOSITORY / "tests" / "cloud" / "staged_pipeline.py"
 BUCKET = "results"
+ROUNDED = 1e-4
+"""So far are embeddings of the stand-in apart at most, if samples were rounded to six decimals."""
 
 
 @dataclass
@@ -72,6 +78,32 @@ class OnDataflow:
         options |= changes
         return [*(f"--{option}={value}" for option, value in options.items() if value is not None), *map(str, more)]
 
+    @property
+    def batch(self) -> dict[str, str | None]:
+        """Changes of a command line that has clips sent as a batch."""
+        return {
+            "endpoint": None,
+            "batch_model": self.local.model,
+            "send": "batch",
+            "staging_location": "gs://staging/clips",
+        }
+
+    def ended_predictions(self, name: str) -> list[dict[str, Any]]:
+        """The batch prediction jobs of the checkpoint that is named after `name`, once they have ended."""
+        label = checkpoint_label(f"gs://{BUCKET}/{name}/r-checkpoint")
+        query = urlencode({"filter": f'labels.hear-checkpoint="{label}"'})
+        parent = self.local.model.partition("/models/")[0]
+        deadline = time.monotonic() + 60
+        while True:
+            with urlopen(
+                f"http://{self.local.rest_host}/v1/{parent}/batchPredictionJobs?{query}", timeout=10
+            ) as answer:
+                jobs: list[dict[str, Any]] = json.loads(answer.read()).get("batchPredictionJobs", [])
+            if all("endTime" in job for job in jobs):
+                return jobs
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
     def command(self, name: str, *more: object, **changes: str | None) -> subprocess.CompletedProcess[str]:
         """Runs the command."""
         return run_command(*self.arguments(name, *more, **changes), timeout_s=120, **self.environment)
@@ -112,6 +144,14 @@ class OnDataflow:
             if "/" not in found.removeprefix(f"{name}/"):
                 (folder / Path(found).name).write_bytes(self.storage.content(BUCKET, found)[0])
         return folder / "r"
+
+
+def but_for_endpoint(prefix: Path) -> dict[str, dict[str, Any]]:
+    """A run's rows by clip id, without what says whether an endpoint or a job has answered."""
+    return {
+        clip_id: {name: value for name, value in row.items() if name != "endpoint"}
+        for clip_id, row in embeddings(prefix).items()
+    }
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from tests.cloud.bigquery import DATASET, PROJECT, BigQueryServer, proxied_bigqu
 from tests.cloud.secrets import find_secrets
 from tests.cloud.token_server import CLIENT_SECRET, REFRESH_TOKEN
 from tests.e2e.clean_environment import build_distribution, copy_project, make_environment
-from tests.e2e.dataflow_world import BUCKET, OnDataflow, on_dataflow
+from tests.e2e.dataflow_world import BUCKET, ROUNDED, OnDataflow, but_for_endpoint, on_dataflow
 from tests.e2e.running import REPOSITORY, assert_same_rows, embeddings, failures, recordings, run_command, summary_of
 
 GOLDEN = Path(__file__).with_name("dataflow_request.json")
@@ -62,6 +62,15 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Clean:
     ours = ("audio", "emulator", "endpoint", "pipeline", "rows", "transforms")
     assert {name for name in tracked.stdout.splitlines() if name.startswith(tuple(f"{p}/" for p in ours))} <= names
     return Clean(folder / "environment", make_environment(folder / "environment", distribution))
+
+
+@pytest.fixture(scope="module")
+def here(world: OnDataflow) -> Path:
+    """The output's prefix of a local run over the same recordings."""
+    prefix = world.folder / "here" / "r"
+    local = run_command(*world.arguments("here", output=str(prefix), **LOCAL), **world.environment)
+    assert local.returncode == 0, local.stderr
+    return prefix
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +116,7 @@ def request_summary(job: dict[str, Any], staged: Path) -> dict[str, Any]:
 
 
 def test_a_job_is_created_as_written_down_and_gives_the_rows_of_a_local_run_in_a_clean_environment(
-    world: OnDataflow, clean: Clean, tmp_path: Path
+    world: OnDataflow, clean: Clean, here: Path, tmp_path: Path
 ) -> None:
     done = world.command("clean", "--no_wait", max_requests_per_minute="12000")
     assert done.returncode == 0, done.stderr
@@ -140,9 +149,7 @@ def test_a_job_is_created_as_written_down_and_gives_the_rows_of_a_local_run_in_a
     assert all(Path(path).is_relative_to(clean.folder) for path in ran["modules"].values())
     assert {"transforms", "audio", "endpoint", "rows"} <= ran["modules"].keys()
 
-    local = run_command(*world.arguments("here", output=str(tmp_path / "here" / "r"), **LOCAL), **world.environment)
-    assert local.returncode == 0, local.stderr
-    here, there = tmp_path / "here" / "r", world.fetch("clean")
+    there = world.fetch("clean")
     assert_same_rows(embeddings(there), embeddings(here))
     assert recordings(there) == recordings(here)
     assert failures(there) == failures(here)
@@ -171,7 +178,8 @@ def test_every_dofn_runs_in_a_clean_environment(world: OnDataflow, clean: Clean,
     assert launched.returncode == 0, launched.stderr
     ran = world.run_staged(world.dataflow.job, clean.python, **tables.environment)
     assert all(Path(path).is_relative_to(clean.folder) for path in ran["modules"].values())
-    assert our_dofns() - {"transforms.list_recordings._ListInputs"} == set(filter(OURS.match, ran["dofns"]))
+    elsewhere = {"transforms.list_recordings._ListInputs", *OF_BATCHES}
+    assert our_dofns() - elsewhere == set(filter(OURS.match, ran["dofns"]))
     assert not ran["counters"].get("embed/requests"), "all is reused"
     labels = {row["clip_id"]: row["metadata"]["label"] for row in tables.rows("all")}
     assert labels == {clip: Path(row["recording_uri"]).suffix for clip, row in embeddings(world.fetch("all")).items()}
@@ -180,15 +188,105 @@ def test_every_dofn_runs_in_a_clean_environment(world: OnDataflow, clean: Clean,
     assert all("-merged1/" in name for name in stored)
 
 
+OF_BATCHES = {
+    f"transforms.{name}"
+    for name in (
+        *("join_results._FindResults", "join_results._Match", "join_results._ReadResults", "join_results._WriteRows"),
+        *("read_pending.FindIndices", "read_pending.ReadIndices", "submit_job._Submit", "tidy_up._CloseJobs"),
+        *("write_clips._Commit", "write_clips._Note", "write_clips._Write"),
+    )
+}
+"""DoFns that only a batch prediction job needs."""
+
+
 def our_dofns() -> set[str]:
-    """All DoFns of this project, by what its source files say."""
-    found = set()
+    """All DoFns of this project, by what its source files say, but for those from which others are derived."""
+    bases: dict[str, set[str]] = {}
+    modules = {}
     for path in (REPOSITORY / "transforms").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ClassDef) and "beam.DoFn" in map(ast.unparse, node.bases):
-                found.add(f"transforms.{path.stem}.{node.name}")
-    assert len(found) > 15
-    return found
+            if isinstance(node, ast.ClassDef):
+                bases[node.name] = set(map(ast.unparse, node.bases))
+                modules[node.name] = path.stem
+    found = {"beam.DoFn"}
+    while more := {name for name, its in bases.items() if its & found} - found:
+        found |= more
+    leaves = found - set().union(*bases.values())
+    assert len(leaves) > 25
+    return {f"transforms.{modules[name]}.{name}" for name in leaves}
+
+
+def test_a_batch_that_nobody_waits_for_is_submitted_and_closed_by_its_graphs_in_a_clean_environment(
+    world: OnDataflow, clean: Clean, tmp_path: Path
+) -> None:
+    dofns: set[str] = set()
+
+    def write_step() -> dict[str, Any]:
+        launched = world.command("alone", "--no_wait", batch_step="write", job_name="hear-alone", **world.batch)
+        assert launched.returncode == 0, launched.stderr
+        assert launched.stdout.splitlines()[1:] == [
+            "it submits a batch prediction job if clips are missing: once that has ended, start the step join"
+        ]
+        *_, job = world.dataflow.jobs.values()
+        assert job["name"] == "hear-alone"
+        ran = world.run_staged(job, clean.python)
+        assert all(Path(path).is_relative_to(clean.folder) for path in ran["modules"].values())
+        dofns.update(ran["dofns"])
+        job["states"] = ["JOB_STATE_DONE"]
+        return job
+
+    job = write_step()
+    (prediction,) = world.ended_predictions("alone")
+    assert prediction["state"] == "JOB_STATE_SUCCEEDED"
+    (tmp_path / "job.json").write_text(json.dumps([job, prediction]))
+    samples, _ = soundfile.read(world.study / "synthetic-cough-01.wav", dtype="float32")
+    tokens = [*world.cloud.tokens.values, REFRESH_TOKEN, CLIENT_SECRET]
+    staged = [tmp_path / "job.json", world.staged_file(job), world.folder / "storage" / BUCKET]
+    assert find_secrets(staged, tokens=tokens, samples=[samples]) == []
+    assert len(names := [name for name in world.storage.names("staging") if "hear-staged" in name]) > 2
+    assert (
+        find_secrets([world.folder / "storage" / "staging" / name for name in names], tokens=tokens, samples=[]) == []
+    )
+
+    # The step join has not been started: another step write stores the results, and finds that nothing is missing.
+    write_step()
+    assert len(world.ended_predictions("alone")) == 1
+    assert not [name for name in world.storage.names("staging") if "hear-staged" in name]
+    assert dofns >= OF_BATCHES
+    # A run that sends clips in requests finds all of them there, and no job in its way.
+    here = {**LOCAL, "output": str(tmp_path / "rest"), "dataflow_endpoint": world.dataflow.address}
+    rest = world.command("alone", checkpoint=f"gs://{BUCKET}/alone/r-checkpoint", **here)
+    assert rest.returncode == 0, rest.stderr
+    assert summary_of(tmp_path / "rest")["reused"] == len(embeddings(tmp_path / "rest")) == 50
+
+
+def test_a_batch_is_two_jobs_that_are_followed_one_after_the_other(world: OnDataflow, here: Path) -> None:
+    service = world.dataflow
+    service.course = ["JOB_STATE_DONE"]
+    leases = []
+
+    def work(job: dict[str, Any]) -> None:
+        leases.append(json.loads(world.storage.content(BUCKET, "two/r-checkpoint/lease.json")[0])["job"])
+        world.run_staged(job)
+
+    service.on_created = work
+    done = world.command("two", **world.batch)
+    assert done.returncode == 0, done.stderr
+    first, second = service.jobs.values()
+    run = first["name"].removesuffix("-write")
+    assert second["name"] == f"{run}-join"
+    assert leases == [["study-1", "us-west1", job["name"], ""] for job in (first, second)]
+    said = done.stderr.splitlines()
+    written = said.index("50 clips are written for a batch prediction job (14 MB)")
+    assert said.index(f"job {first['id']} is done") < written < said.index(f"job {second['id']} is done")
+    assert len(world.ended_predictions("two")) == 1
+    assert "50" in done.stdout
+    assert "two/r-checkpoint/lease.json" not in world.storage.names(BUCKET)
+    assert not [name for name in world.storage.names("staging") if "hear-staged" in name]
+    there = world.fetch("two")
+    assert_same_rows(but_for_endpoint(there), but_for_endpoint(here), tolerance=ROUNDED)
+    assert recordings(there) == recordings(here)
+    assert failures(there) == failures(here)
 
 
 LOCAL = {

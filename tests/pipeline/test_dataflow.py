@@ -261,6 +261,11 @@ def test_what_cannot_work_is_refused(changes: dict[str, str | None], said: list[
 @pytest.mark.parametrize(
     ("more", "changes", "said"),
     [
+        (
+            ["--no_wait", "--send=batch", "--staging_location=gs://bucket/staging"],
+            {"endpoint": "research"},
+            "--batch_step is missing: with --send batch something must wait for the job, but --no_wait is given: expected write, and",
+        ),
         (["--no_wait", "--delete_checkpoint"], {}, "--delete_checkpoint is given together with --no_wait"),
         (["--delete_checkpoint"], {"template_location": "gs://b/t"}, "together with --template_location"),
         (["--update"], {}, "--update"),

@@ -12,19 +12,26 @@ import apache_beam as beam
 import pytest
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 
+from pipeline.batch_graphs import build_join, build_write
 from pipeline.graph import build
 from pipeline.options import parse
 from pipeline.resuming import Earlier
 from rows.generations import Merge
+from transforms.join_results import FinishedJob
 from transforms.tidy_up import Leftovers
 
 GOLDEN = Path(__file__).with_name("steps.txt")
 OURS = ("transforms.", "pipeline.")
+_BATCH = ("--send=batch", "--batch_model=projects/p/locations/us-west1/models/1", "--staging_location=gs://staging/s")
 INPUTS = {
     "inputs": ["--input=gs://b/in", "--limit=3"],
     "a manifest": ["--manifest=gs://b/labels.csv"],
     "tables": ["--input=gs://b/in", "--output_table=project:study.coughs"],
+    "a batch: write": ["--input=gs://b/in", *_BATCH, "--batch_step=write"],
+    "a batch: join": ["--input=gs://b/in", *_BATCH, "--batch_step=join"],
 }
+
+_FINISHED = (FinishedJob("gs://staging/s/hear-staged-1/", "projects/p/locations/us-west1/models/1@1"),)
 
 
 class _Named(PipelineVisitor):
@@ -45,12 +52,18 @@ class _Named(PipelineVisitor):
 
 def steps(options: list[str]) -> list[str]:
     """The names of all steps of a run that goes on from a checkpoint."""
-    given = ["--endpoint=projects/p/locations/us-west1/endpoints/1", "--output=gs://b/out/r", *options]
-    run = parse(given).run
+    endpoint = () if "--send=batch" in options else ("--endpoint=projects/p/locations/us-west1/endpoints/1",)
+    run = parse([*endpoint, "--output=gs://b/out/r", *options]).run
     pipeline = beam.Pipeline()
     earlier = Earlier({}, ("one", "two"), Merge("merged", ("one", "two")))
-    endpoint = run.endpoint_settings(run.target.name, run.target.host)
-    build(pipeline, run, endpoint, earlier, {}, Leftovers((), None))
+    leftovers = Leftovers(())
+    where = run.target.name, run.target.host
+    if run.batch is None:
+        build(pipeline, run, run.endpoint_settings(*where), earlier, {}, leftovers)
+    elif run.batch.step == "write":
+        build_write(pipeline, run, run.job_settings(*where), earlier, _FINISHED, leftovers)
+    else:
+        build_join(pipeline, run, earlier, _FINISHED, (), {}, leftovers)
     visitor = _Named()
     pipeline.visit(visitor)
     return visitor.names

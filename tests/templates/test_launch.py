@@ -67,6 +67,27 @@ def test_what_the_launch_itself_lacks_is_named(name: str, capsys: pytest.Capture
     assert refused(capsys, PARAMETERS, launch).startswith(f"--{name} is missing")
 
 
+@pytest.mark.parametrize(
+    ("more", "without", "said"),
+    [
+        (
+            {},
+            (),
+            "--batch_step is missing: with --send batch something must wait for the job, but a template's launcher",
+        ),
+        ({"batch_step": "write"}, ("endpoint",), "--endpoint is missing: expected with --send batch"),
+        ({"batch_step": "write", "batch_model": "7"}, ("endpoint",), "--batch_model is '7'"),
+        ({"batch_step": "write", "batch_model": ""}, ("endpoint",), "--batch_model is empty"),
+    ],
+    ids=["step", "model", "wrong model", "empty model"],
+)
+def test_what_a_batch_lacks_is_named(
+    more: dict[str, str], without: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {name: value for name, value in PARAMETERS.items() if name not in without}
+    assert refused(capsys, {**given, "send": "batch", **more}).startswith(said)
+
+
 def test_the_entry_point_runs_from_its_folder_alone(tmp_path: Path) -> None:
     done = start_entry_point(tmp_path, {"endpoint": "research"}, {})
     assert (done.returncode, done.stdout) == (WRONG_USAGE, "")
