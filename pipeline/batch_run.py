@@ -10,6 +10,7 @@ which is found again by what was noted (`rows.job_notes`) and by its labels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -46,7 +47,7 @@ def send_batch(run: RunSettings, execution: Execution, earlier: Earlier, existin
         with (
             JobService(settings) as service,
             nothing_left_staged(run, earlier, at_work),
-            tables_in_order(run, earlier, at_work),
+            nullcontext() if run.batch.step == "write" else tables_in_order(run, earlier, at_work),
         ):
             check_staging(run)
             jobs = BatchJobs(run, service, run.submission(settings), waits=execution.waits, say=say)
