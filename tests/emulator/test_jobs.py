@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import re
 from collections.abc import Iterator
@@ -20,6 +22,11 @@ from google.cloud.aiplatform_v1.types import (
 )
 from google.protobuf.json_format import ParseDict
 
+from emulator.arrivals import ArrivalsLog
+from emulator.job_messages import MESSAGES
+from emulator.job_rules import DEFAULT_MODEL
+from emulator.job_run import Job
+from emulator.jobs import JobService, JobSettings
 from emulator.process import start_local_endpoint
 from emulator.standin import embed
 from tests.audio.gcs import StorageServer, storage_server
@@ -335,6 +342,33 @@ def test_a_job_is_cancelled(storage: StorageServer, tmp_path: Path, transport: s
         wait_until(lambda: len(arrivals(log)) == 2)
         assert arrivals(log)[-1]["state"] == "JOB_STATE_CANCELLED"
         assert sorted(arrivals(log)[-1]["clips"]) == digests(CLIPS[written])
+
+
+class BrokenRunner:
+    async def run(self, job: Job) -> None:
+        raise KeyError
+
+
+def test_a_mistake_of_this_program_leaves_nobody_waiting(tmp_path: Path) -> None:
+    reported: list[BaseException] = []
+
+    async def failed() -> Any:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+        message = MESSAGES["BatchPredictionJob"].FromString(
+            BatchPredictionJob.serialize(request_for(DEFAULT_MODEL, [f"gs://{BUCKET}/in/a.jsonl"]))
+        )
+        with ArrivalsLog(tmp_path / "log") as log:
+            service = JobService(JobSettings(), BrokenRunner(), log)  # type: ignore[arg-type]
+            made = await service.create("grpc", PARENT, message)
+            while not service.get(made.name).HasField("end_time"):
+                await asyncio.sleep(0.01)
+        return service.get(made.name)
+
+    job = asyncio.run(failed())
+    gc.collect()
+    assert (job.state, job.error.code) == (JobState.JOB_STATE_FAILED, 13)
+    assert [type(error) for error in reported] == [KeyError]
+    assert [line["job_event"] for line in arrivals(tmp_path / "log")] == ["created", "ended"]
 
 
 def test_without_a_storage_server(monkeypatch: pytest.MonkeyPatch) -> None:
