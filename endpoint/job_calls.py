@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import http.cookiejar
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import requests
@@ -25,12 +26,13 @@ CALL_TIMEOUT_S = 60.0
 _PAGE = 100
 
 
-class JobReply(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class JobReply:
     """What came of a call."""
 
     code: grpc.StatusCode
     """OK, or how the call failed, be it at the service or on the way."""
-    message: Any = None
+    message: Any = field(default=None, repr=False)
     """The official client's message, if the code is OK."""
     retry_after_s: float | None = None
     """How long the service asks to wait before the next call."""
@@ -103,7 +105,9 @@ class JobCalls:
 
     def get(self, name: str) -> JobReply:
         """Asks for one job."""
-        return self._reply(lambda: self._client.get_batch_prediction_job(name=name, retry=None, timeout=CALL_TIMEOUT_S))
+        return _named(
+            self._reply(lambda: self._client.get_batch_prediction_job(name=name, retry=None, timeout=CALL_TIMEOUT_S))
+        )
 
     def page(self, parent: str, condition: str, token: str) -> JobReply:
         """Asks for some of the jobs that meet a condition (a `ListBatchPredictionJobsResponse`), the first with no token."""
