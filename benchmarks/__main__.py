@@ -12,6 +12,7 @@ BENCHMARKS = (
     "rows_written",
     "scale",
     "peak_memory",
+    "batch",
     "quota",
 )
 

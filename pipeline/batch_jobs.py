@@ -37,8 +37,8 @@ class Ended(NamedTuple):
 
     @property
     def shortfall(self) -> str | None:
-        """What is said of a job that did not end well."""
-        if self.job.has_all:
+        """What is said of a job that did not end well; of one that says what it could not do the rows do."""
+        if self.job.state in ("succeeded", "partially_succeeded"):
             return None
         if not self.job.name:
             return f"the batch prediction job of run {self.batch.run_id} is no longer there"

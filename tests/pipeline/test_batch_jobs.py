@@ -154,7 +154,7 @@ def test_a_job_that_is_closed_has_no_files_unless_they_are_kept(world: World) ->
     assert not world.files
 
 
-@pytest.mark.parametrize("state", ["failed", "cancelled", "expired", "partially_succeeded"])
+@pytest.mark.parametrize("state", ["failed", "cancelled", "expired"])
 def test_a_job_that_did_not_end_well_is_told_with_its_own_error(world: World, state: str) -> None:
     job = PredictionJob(JOB, state=state, error="RESOURCE_EXHAUSTED: no machines")  # type: ignore[arg-type]
     told = Ended(world.leave(), job).shortfall
