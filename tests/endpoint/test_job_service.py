@@ -324,7 +324,10 @@ def test_a_quota_that_stays_used_up_is_a_refusal(service: JobService, fake: Fake
 @pytest.mark.parametrize("method", ["get", "list"])
 def test_refusals_of_what_changes_nothing_name_the_permission(service: JobService, fake: FakeJobs, method: str) -> None:
     fake.fail(method, Fault("PERMISSION_DENIED"))
-    with pytest.raises(JobRefused, match=f"need aiplatform.batchPredictionJobs.{method} in project my-project"):
+    with pytest.raises(
+        JobRefused,
+        match=f"the account that is signed in needs aiplatform.batchPredictionJobs.{method} in project my-project",
+    ):
         service.find(LABELS) if method == "list" else service.get(f"{PARENT}/batchPredictionJobs/1")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from endpoint.token_source import TokenSource
 from tests.endpoint.certificates import Certificate, self_signed
 from tests.endpoint.job_fakes import PARENT, FakeJobs, Fault, Moments, rest_handler, serve_grpc, settings_for
 from tests.endpoint.servers import raw_server, serve_rest
-from tests.endpoint.token_fakes import SECRET, CountedCredentials, explain
+from tests.endpoint.token_fakes import SECRET, CountedCredentials, Time, explain, source_of
 
 LABELS = {"hear-clips": "0123abcd"}
 FILES = (["gs://bucket/clips/*.jsonl"], "gs://bucket/results/")
@@ -66,14 +66,20 @@ def serve_tls(fake: FakeJobs, transport: str, certificate: Certificate, folder: 
 
 @contextmanager
 def service_at(
-    port: int, transport: str, credentials: CountedCredentials, certificate: Certificate | None
+    port: int,
+    transport: str,
+    credentials: CountedCredentials,
+    certificate: Certificate | None,
+    *,
+    source: TokenSource | None = None,
+    pause: Callable[[float], None] | None = None,
 ) -> Iterator[JobService]:
     with JobService(
         settings_for(port, host=f"0.0.0.0:{port}", transport=transport),
-        credentials=CallCredentials(TokenSource(credentials, explain)),
+        credentials=CallCredentials(source or TokenSource(credentials, explain)),
         root_certificates=certificate.public if certificate else None,
         server_name=SERVER_NAME if certificate else None,
-        pause=Moments().pause,
+        pause=pause or Moments().pause,
     ) as service:
         yield service
 
@@ -142,6 +148,27 @@ def test_without_a_token_nothing_is_sent_and_google_s_text_is_not_shown(
         service.create("hear", LABELS, *FILES)
     assert fake.calls == []
     assert SECRET not in caplog.text
+
+
+def test_a_job_that_was_not_asked_for_yet_is_not_looked_for(
+    transport: str, certificate: Certificate, tmp_path: Path
+) -> None:
+    time = Time()
+    credentials = CountedCredentials(time, failure=google.auth.exceptions.RefreshError("busy", retryable=True))
+
+    def pause(seconds: float) -> None:
+        time.now_s += 60
+        credentials.failure = None
+
+    fake = FakeJobs()
+    with (
+        serve_tls(fake, transport, certificate, tmp_path) as port,
+        service_at(
+            port, transport, credentials, certificate, source=source_of(credentials, time), pause=pause
+        ) as service,
+    ):
+        service.create("hear", LABELS, *FILES)
+    assert fake.calls == ["create"]
 
 
 def test_a_certificate_that_is_not_trusted_gets_no_token(
