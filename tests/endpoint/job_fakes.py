@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import grpc
 from google.cloud.aiplatform_v1 import types
-from google.protobuf import json_format
+from google.protobuf import empty_pb2, json_format
 
 from endpoint.job_settings import JobSettings
 from tests.endpoint.rest_calls import google_error
@@ -30,6 +30,7 @@ _REQUESTS = {
     "CreateBatchPredictionJob": types.CreateBatchPredictionJobRequest.pb(),
     "GetBatchPredictionJob": types.GetBatchPredictionJobRequest.pb(),
     "ListBatchPredictionJobs": types.ListBatchPredictionJobsRequest.pb(),
+    "CancelBatchPredictionJob": types.CancelBatchPredictionJobRequest.pb(),
 }
 _HTTP = {
     "UNAVAILABLE": 503,
@@ -75,7 +76,7 @@ class FakeJobs:
     """Their messages."""
     headers: list[dict[str, str]] = field(default_factory=list)
     faults: dict[str, deque[Fault]] = field(
-        default_factory=lambda: {"create": deque(), "get": deque(), "list": deque()}
+        default_factory=lambda: {name: deque() for name in ("create", "get", "list", "cancel")}
     )
     tokens: set[str] | None = None
     """Which authorizations are accepted; None: none is needed."""
@@ -126,6 +127,10 @@ class FakeJobs:
             raise Failure("NOT_FOUND")
         self.on_get(job)
         return job
+
+    def _cancel(self, request: Any) -> Any:
+        self._get(request).state = types.JobState.JOB_STATE_CANCELLING
+        return empty_pb2.Empty()
 
     def _list(self, request: Any) -> Any:
         assert request.parent == PARENT
@@ -188,7 +193,10 @@ def rest_handler(fake: FakeJobs) -> RestHandler:
         url = urlsplit(request.path)
         path = unquote(url.path).removeprefix("/v1/")
         message: Any
-        if request.body:
+        if path.endswith(":cancel"):
+            method = "CancelBatchPredictionJob"
+            message = _REQUESTS[method](name=path.removesuffix(":cancel"))
+        elif request.body:
             method = "CreateBatchPredictionJob"
             message = _REQUESTS[method](parent=path.removesuffix("/batchPredictionJobs"))
             json_format.Parse(request.body, message.batch_prediction_job)

@@ -361,13 +361,12 @@ def test_every_state_of_the_official_client_is_known(grpc_service: JobService, f
     # As the high-level client has them (`aiplatform.jobs._JOB_COMPLETE_STATES`), and a job that has expired has ended too.
     ended = {"SUCCEEDED", "FAILED", "CANCELLED", "PARTIALLY_SUCCEEDED", "EXPIRED"}
     assert job.is_final == (job.state in FINAL) == (state.name.removeprefix("JOB_STATE_") in ended)
-    assert job.has_all == (state.name == "JOB_STATE_SUCCEEDED")
 
 
 def test_a_state_that_is_newer_than_the_client_is_not_final(service: JobService, fake: FakeJobs) -> None:
     fake.add(LABELS).state = 99
     job = service.get(fake.jobs[0].name)
-    assert (job.state, job.is_final, job.has_all) == ("unknown", False, False)
+    assert (job.state, job.is_final) == ("unknown", False)
 
 
 def test_what_a_job_tells(service: JobService, fake: FakeJobs) -> None:
@@ -454,3 +453,13 @@ def test_ctrl_c_is_passed_on(fake: FakeJobs) -> None:
         # The next run.
         assert create(service, known=True).name == fake.jobs[0].name
     assert len(fake.jobs) == 1
+
+
+def test_a_job_is_cancelled(service: JobService, fake: FakeJobs) -> None:
+    name = fake.add(LABELS, "JOB_STATE_RUNNING").name
+    fake.fail("cancel", Fault("UNAVAILABLE"))
+    service.cancel(name)
+    assert fake.calls == ["cancel", "cancel"]
+    assert service.get(name).state == "cancelling"
+    with pytest.raises(JobMissing, match="did not cancel the batch prediction job"):
+        service.cancel(name.replace("/1", "/7") if name.endswith("/1") else f"{name}7")
