@@ -49,7 +49,7 @@ RENDERINGS: dict[str, Callable[[list[float]], bytes]] = {
 }
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(kind=st.sampled_from(EVERY_KIND), seed=SEEDS)
 def test_a_sample_is_its_decimals_and_none_that_is_not_needed(kind: str, seed: int) -> None:
     clip = clip_of_kind(kind, seed)

@@ -67,7 +67,7 @@ def test_usual_renderings_are_read(kind: str, rendering: str) -> None:
     assert millionths.tolist() == [int(number.scaleb(6)) for number in written]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     seed=SEEDS,
     kind=st.sampled_from(["normal", "quiet", "padded"]),
@@ -91,7 +91,7 @@ def test_a_list_with_odd_members_is_read_as_json_or_not_at_all(
     check(b",".join(texts))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(place=st.integers(0, 10**9), byte=st.integers(0, 255), inserted=st.booleans(), rendering=st.sampled_from(USUAL))
 def test_a_list_with_another_byte_is_read_as_json_or_not_at_all(
     place: int, byte: int, inserted: bool, rendering: str
