@@ -129,7 +129,7 @@ def test_staged_clips_and_their_tokens_are_bound_to_the_runs_own_folder(tmp_path
 
 def test_a_job_is_described_by_its_options_and_its_model(tmp_path: Path) -> None:
     model = "projects/p/locations/us-west1/models/5"
-    given = {"endpoint": None, "send": "batch", "staging_location": "gs://b/x", "batch_model": model}
+    given = {"endpoint": None, "send": "batch", "staging_location": "gs://bucket/x", "batch_model": model}
     run = settings(tmp_path, **given)
     assert run.job_settings(model, "h.googleapis.com") == JobSettings(model, "h.googleapis.com", "p")
     more = {
@@ -159,6 +159,6 @@ def test_a_job_is_described_by_its_options_and_its_model(tmp_path: Path) -> None
     )
     assert changed.fingerprint == run.fingerprint, "how a clip is sent changes no row"
     write = changed.write_settings(model)
-    assert write.folder == f"gs://b/x/hear-staged-{changed.run_id}/"
+    assert write.folder == f"gs://bucket/x/hear-staged-{changed.run_id}/"
     assert (write.instance_format, write.work.rows.endpoint) == ("model_garden", model)
     assert pickle.loads(pickle.dumps(write)) == write
