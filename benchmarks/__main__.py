@@ -5,6 +5,7 @@ import sys
 
 BENCHMARKS = (
     "encode_and_send",
+    "job_lines",
     "in_flight",
     "decoding",
     "whole_command",
@@ -12,6 +13,7 @@ BENCHMARKS = (
     "rows_written",
     "scale",
     "peak_memory",
+    "batch",
     "quota",
 )
 

@@ -54,17 +54,19 @@ def measure(
     options: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
+    where: Sequence[str] | None = None,
 ) -> Usage:
     """Runs the command over `inputs` against a local endpoint that runs already; it must succeed.
 
-    Its output goes to `folder`, where a second run goes on from the first one's checkpoint; None for one of its own.
+    `where` are the options that say what is asked, if it is not the endpoint for audio. Its output goes to `folder`, where a
+    second run goes on from the first one's checkpoint; None for one of its own.
     """
     if folder is None:
         with tempfile.TemporaryDirectory() as own:
-            return measure(inputs, local, options, environment, Path(own))
+            return measure(inputs, local, options, environment, Path(own), where)
     prefix = folder / "rows"
     command = [sys.executable, "-m", "pipeline", "--input", str(inputs), "--output", str(prefix), *options]
-    command += ["--endpoint", local.endpoint_name, "--endpoint_host", local.host]
+    command += where or ["--endpoint", local.endpoint_name, "--endpoint_host", local.host]
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123
         process = subprocess.Popen(command, cwd=REPOSITORY, stdout=nowhere, env={**os.environ, **(environment or {})})
         started = os.times().elapsed

@@ -72,7 +72,11 @@ async def _serve(options: Options) -> None:
         runner, rest_port = await start_rest(service, jobs, options.rest_port)
         stack.push_async_callback(runner.cleanup)
         # Whoever started it knows the names; a person has to be told.
-        names = "" if options.exit_with_parent else f" as {', '.join(service.endpoint_names)}"
+        names = (
+            ""
+            if options.exit_with_parent
+            else f" as {', '.join((*service.endpoint_names, *options.jobs.models.names))}"
+        )
         _log.info("a stand-in answers%s: its embeddings (%s) are NOT HeAR's", names, MODEL_ID)
         if options.exit_with_parent:
             _watch_parent(lambda: loop.call_soon_threadsafe(stopped.set))

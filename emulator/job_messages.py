@@ -174,6 +174,8 @@ def _file() -> descriptor_pb2.FileDescriptorProto:
                 field("machine_type", 1),
                 field("accelerator_type", 2, _of("AcceleratorType"), enum=True),
                 field("accelerator_count", 3, "int32"),
+                field("tpu_topology", 4),
+                field("gpu_partition_size", 7),
             ),
             _message("ManualBatchTuningParameters", field("batch_size", 1, "int32")),
             _message("ResourcesConsumed", field("replica_hours", 1, "double")),

@@ -155,8 +155,9 @@ class JobService:
             job.fails(grpc.StatusCode.INTERNAL, "Internal error encountered.")
             job.ends(JobState.JOB_STATE_FAILED)
             raise
-        if self._arrivals is not None:
-            self._arrivals.write_job_ended(job.name, job.state.name, job.clips)
+        finally:
+            if self._arrivals is not None and job.has_ended:
+                self._arrivals.write_job_ended(job.name, job.state.name, job.clips)
 
     def _find(self, name: str) -> Job:
         check_job_name(name)

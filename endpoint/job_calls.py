@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import http.cookiejar
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import requests
@@ -22,15 +23,17 @@ from endpoint.rest_failure import failed
 from endpoint.retry import is_retryable, retry_hint_s
 
 CALL_TIMEOUT_S = 60.0
+"""Of a call over gRPC; over REST of each silence in it."""
 _PAGE = 100
 
 
-class JobReply(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class JobReply:
     """What came of a call."""
 
     code: grpc.StatusCode
     """OK, or how the call failed, be it at the service or on the way."""
-    message: Any = None
+    message: Any = field(default=None, repr=False)
     """The official client's message, if the code is OK."""
     retry_after_s: float | None = None
     """How long the service asks to wait before the next call."""
@@ -103,7 +106,9 @@ class JobCalls:
 
     def get(self, name: str) -> JobReply:
         """Asks for one job."""
-        return self._reply(lambda: self._client.get_batch_prediction_job(name=name, retry=None, timeout=CALL_TIMEOUT_S))
+        return _named(
+            self._reply(lambda: self._client.get_batch_prediction_job(name=name, retry=None, timeout=CALL_TIMEOUT_S))
+        )
 
     def page(self, parent: str, condition: str, token: str) -> JobReply:
         """Asks for some of the jobs that meet a condition (a `ListBatchPredictionJobsResponse`), the first with no token."""
@@ -169,22 +174,23 @@ def _failure(response: Any) -> JobReply:
 
 def _prepare(session: Any, credentials: CallCredentials | None) -> None:
     """Lets the session that the client made for itself sign by these credentials, and do nothing of its own accord."""
-    session.auth = _Signature(credentials)
+    if credentials is None:
+        # The host is this machine: neither proxies nor .netrc. Elsewhere the environment's proxies are used.
+        session.trust_env = False
+    else:
+        session.auth = _Signature(credentials)
     # google-auth's: after a 401 it would renew its credentials, which are none, and send again.
     session._max_refresh_attempts = 0
     session.max_redirects = 0
-    # Without credentials the host is this machine: no proxies. With them, those of the environment.
-    session.trust_env = credentials is not None
     session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=()))
 
 
 class _Signature(requests.auth.AuthBase):
     """Signs requests; as any `auth`, it keeps `requests` from doing so with what .netrc holds."""
 
-    def __init__(self, credentials: CallCredentials | None) -> None:
+    def __init__(self, credentials: CallCredentials) -> None:
         self._credentials = credentials
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._credentials is not None:
-            request.headers.update(self._credentials.authorization_headers())
+        request.headers.update(self._credentials.authorization_headers())
         return request

@@ -59,11 +59,6 @@ class PredictionJob:
         return self.state in FINAL
 
     @property
-    def has_all(self) -> bool:
-        """Whether it has ended well, so that what has no result by now has none at all."""
-        return self.state == "succeeded"
-
-    @property
     def link(self) -> str:
         """Its page in Google's console, as the official client's `BatchPredictionJob` names it."""
         parts = _NAME.fullmatch(self.name)

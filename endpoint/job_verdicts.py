@@ -71,7 +71,7 @@ def out_of_reach(settings: JobSettings, name: str, link: str, minutes: float) ->
 def _any_call(settings: JobSettings, asked: Asked) -> dict[grpc.StatusCode, str]:
     return {
         grpc.StatusCode.UNAUTHENTICATED: _SIGN_IN,
-        grpc.StatusCode.PERMISSION_DENIED: f"the credentials need aiplatform.batchPredictionJobs.{asked} in project "
+        grpc.StatusCode.PERMISSION_DENIED: f"{_caller(settings)} needs aiplatform.batchPredictionJobs.{asked} in project "
         f"{settings.project}, as in roles/aiplatform.user, and the Vertex AI API must be enabled there; --batch_project names "
         "another project",
         grpc.StatusCode.NOT_FOUND: "there is none, or it was deleted"
@@ -80,6 +80,10 @@ def _any_call(settings: JobSettings, asked: Asked) -> dict[grpc.StatusCode, str]
         grpc.StatusCode.INVALID_ARGUMENT: f"check --batch_project, and that the host is that of {settings.location}",
         grpc.StatusCode.UNIMPLEMENTED: "this host does not serve Vertex AI's jobs; check the host",
     }
+
+
+def _caller(settings: JobSettings) -> str:
+    return settings.service_account or "the account that is signed in"
 
 
 def _creation(settings: JobSettings) -> dict[grpc.StatusCode, str]:
@@ -92,7 +96,7 @@ def _creation(settings: JobSettings) -> dict[grpc.StatusCode, str]:
     if settings.has_accelerator:
         machines += f" with {settings.accelerator_count} x {settings.accelerator_type}"
     return {
-        grpc.StatusCode.PERMISSION_DENIED: "the credentials need aiplatform.batchPredictionJobs.create in project "
+        grpc.StatusCode.PERMISSION_DENIED: f"{_caller(settings)} needs aiplatform.batchPredictionJobs.create in project "
         f"{settings.project}, as in roles/aiplatform.user, and access to the model; check as well that the Vertex AI API is "
         f"enabled there, and {agent}",
         grpc.StatusCode.NOT_FOUND: f"check that --batch_model and --batch_project exist, and {place}",

@@ -47,12 +47,17 @@ def failed(http_status: int, retry_after: str | None, body: bytes) -> Reply:
     error = _error(body)
     code = _status_code(error.get("status"))
     if code is None:
-        code = _BY_HTTP_STATUS.get(http_status) or _BY_HTTP_CLASS.get(http_status // 100, grpc.StatusCode.UNKNOWN)
+        code = status_of_http(http_status)
     return Reply(
         code,
         retry_after_s=http_retry_hint_s(retry_after, error.get("details")),
         response_too_large=says_response_too_large(code, error.get("message")),
     )
+
+
+def status_of_http(http_status: int) -> grpc.StatusCode:
+    """What an HTTP status other than 200 says by itself."""
+    return _BY_HTTP_STATUS.get(http_status) or _BY_HTTP_CLASS.get(http_status // 100, grpc.StatusCode.UNKNOWN)
 
 
 def _error(body: bytes) -> dict[str, object]:

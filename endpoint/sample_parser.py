@@ -6,6 +6,7 @@ is not certain to be read as a JSON parser and `clip_digest.digest_of_numbers` w
 
 from __future__ import annotations
 
+import threading
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -33,81 +34,129 @@ _STRICT_MASKS = _MASKS.copy()
 _STRICT_MASKS[[0, 2]] = _MASKS[[1, 3]]
 
 
-def parse_millionths(text: bytes, start: int, stop: int) -> npt.NDArray[np.int32] | None:
-    """Reads 32000 numbers below 10 in magnitude.
+class SampleParser(threading.local):
+    """Reads lists in memory that is used again; each thread has its own."""
 
-    Args:
-        text: JSON.
-        start: where the list's numbers begin in it, after the bracket.
-        stop: where they end, at the closing bracket.
+    def __init__(self) -> None:
+        self._make_text(0)
+        self._starts, self._lengths, self._index = np.empty((3, CLIP_SAMPLES), np.intp)
+        self._shift, self._high, self._spare = np.empty((3, CLIP_SAMPLES), np.uint64)
+        self._heads, self._tails = np.empty((2, CLIP_SAMPLES), np.uint64)
+        self._signs = np.empty(CLIP_SAMPLES, np.int32)
 
-    Returns:
-        Whole millionths, int32 (32000,); None for anything else, rare renderings, and numbers between two millionths.
-    """
-    size = stop - start
-    words = np.empty(size // _WORD_BYTES + 4, "<u8")
-    data = words.view(np.uint8)
-    data[:size] = np.frombuffer(text, np.uint8, size, start)
-    data[size:] = _COMMA
+    def _make_text(self, words: int) -> None:
+        self._words = np.empty(words, "<u8")
+        self._bytes = self._words.view(np.uint8)
+        self._flags = np.empty(len(self._bytes), np.bool_)
 
-    ends = np.flatnonzero(data[: size + 1] == _COMMA)
-    if len(ends) != CLIP_SAMPLES:
-        return None
-    starts = np.zeros(CLIP_SAMPLES, np.intp)
-    np.add(ends[:-1], 1, out=starts[1:])
-    spaces = 0
-    if data[starts[1]] == _SPACE:
-        if (data.take(starts[1:]) != _SPACE).any():
+    def millionths(self, text: bytes, start: int, stop: int) -> npt.NDArray[np.int32] | None:
+        """Reads 32000 numbers below 10 in magnitude.
+
+        Args:
+            text: JSON.
+            start: where the list's numbers begin in it, after the bracket.
+            stop: where they end, at the closing bracket.
+
+        Returns:
+            Whole millionths, int32 (32000,); None for anything else, rare renderings, and numbers between two millionths.
+        """
+        data = self._copied(text, start, stop)
+        starts, lengths = self._starts, self._lengths
+        ends = np.flatnonzero(np.equal(data, _COMMA, out=self._flags[: len(data)]))
+        if len(ends) != CLIP_SAMPLES:
             return None
-        starts[1:] += 1
-        spaces = CLIP_SAMPLES - 1
-    is_negative = data.take(starts) == _MINUS
-    starts += is_negative
-    lengths = ends - starts
-    exponents = _find_exponents(text, start, stop, data, ends, lengths)
-    if exponents is None:
-        return None
-    lengths[exponents.numbers] -= exponents.width
+        starts[0] = 0
+        np.add(ends[:-1], 1, out=starts[1:])
+        spaces = 0
+        if data[starts[1]] == _SPACE:
+            if (data.take(starts[1:]) != _SPACE).any():
+                return None
+            starts[1:] += 1
+            spaces = CLIP_SAMPLES - 1
+        is_negative = data.take(starts) == _MINUS
+        starts += is_negative
+        np.subtract(ends, starts, out=lengths)
+        exponents = _find_exponents(text, start, stop, data, ends, lengths)
+        if exponents is None:
+            return None
+        lengths[exponents.numbers] -= exponents.width
 
-    reader = _WordReader(words, starts)
-    heads = reader.words(0)
-    heads ^= _ZEROS
-    heads &= _STRICT_MASKS.take(lengths, mode="clip")
-    if np.bitwise_or.reduce(heads) & _NO_NUMBER:
-        return None
-    # These, all in their places, are all that there is beside digits.
-    points = np.count_nonzero(lengths > 1)
-    others = CLIP_SAMPLES + spaces + np.count_nonzero(is_negative) + points + 2 * len(exponents.numbers)
-    if np.count_nonzero(data[: size + 1] - _ZERO < np.uint8(10)) + others != size + 1:
-        return None
+        self._place(starts)
+        heads = self._read(0, self._heads)
+        heads ^= _ZEROS
+        heads &= _STRICT_MASKS.take(lengths, out=self._spare, mode="clip")
+        if np.bitwise_or.reduce(heads) & _NO_NUMBER:
+            return None
+        # These, all in their places, are all that there is beside digits.
+        points = np.count_nonzero(lengths > 1)
+        others = CLIP_SAMPLES + spaces + np.count_nonzero(is_negative) + points + 2 * len(exponents.numbers)
+        if self._count_digits(data) + others != len(data):
+            return None
 
-    values = _seven_digits(heads)
-    more = _two_digits(reader.words(1), lengths - _WORD_BYTES) if lengths.max() > _WORD_BYTES else None
-    if not (_scale(values, more, exponents) and (more is None or _round(values, more))):
-        return None
-    millionths = values.astype(np.int32)
-    np.negative(millionths, out=millionths, where=is_negative)
-    return millionths
+        self._join_digits(heads)
+        more = None
+        if lengths.max() > _WORD_BYTES:
+            more = _two_digits(self._read(1, self._tails), lengths - _WORD_BYTES)
+        if not (_scale(heads, more, exponents) and (more is None or _round(heads, more))):
+            return None
+        return self._signed(heads, is_negative)
 
+    def _copied(self, text: bytes, start: int, stop: int) -> _Bytes:
+        """The numbers, each with a comma after it."""
+        size = stop - start
+        words = size // _WORD_BYTES + 4
+        if words > len(self._words):
+            self._make_text(words)
+        self._bytes[:size] = np.frombuffer(text, np.uint8, size, start)
+        # Words that begin in the last number reach as far.
+        self._bytes[size : words * _WORD_BYTES] = _COMMA
+        return self._bytes[: size + 1]
 
-class _WordReader:
-    """Reads eight bytes from anywhere, as two words at places of their own."""
+    def _place(self, starts: _Places) -> None:
+        # Shifts, as dividing signed integers takes numpy ten times as long.
+        np.right_shift(starts, 3, out=self._index)
+        np.left_shift(starts, 3, out=self._shift.view(np.intp))
+        self._shift &= np.uint64(0x38)
 
-    def __init__(self, words: _Words, starts: _Places) -> None:
-        self._words = words
-        self._index = starts // _WORD_BYTES
-        self._shift = (8 * (starts % _WORD_BYTES)).view(np.uint64)
-
-    def words(self, number: int) -> _Words:
-        """The bytes from so many words after each start."""
-        low = self._words[number:].take(self._index)
+    def _read(self, number: int, low: _Words) -> _Words:
+        """The eight bytes from so many words after each place, as words."""
+        high = self._high
+        self._words[number:].take(self._index, out=low, mode="clip")
+        self._words[number + 1 :].take(self._index, out=high, mode="clip")
         low >>= self._shift
-        high = self._words[number + 1 :].take(self._index)
-        # In two steps, as none of 64 bits is defined.
+        # In two steps, as a shift of 64 bits is not defined.
         high <<= np.uint64(1)
-        high <<= self._shift ^ np.uint64(63)
+        high <<= np.bitwise_xor(self._shift, np.uint64(63), out=self._spare)
         low |= high
         return low
+
+    def _count_digits(self, data: _Bytes) -> int:
+        flags = self._flags[: len(data)]
+        digits = np.subtract(data, _ZERO, out=flags.view(np.uint8))
+        return int(np.count_nonzero(np.less(digits, np.uint8(10), out=flags)))
+
+    def _join_digits(self, heads: _Words) -> None:
+        """Makes a word of seven digits, with a zero at the second place, their value in millionths."""
+        # The first digit goes to where the point was. Then neighbours are put together, of one, two and four digits.
+        first = np.bitwise_and(heads, np.uint64(0xFF), out=self._spare)
+        first *= np.uint64(0xFF)
+        heads += first
+        heads *= np.uint64(1 + (10 << 8))
+        heads >>= np.uint64(8)
+        heads &= np.uint64(0x00FF00FF_00FF00FF)
+        heads *= np.uint64(1 + (100 << 16))
+        heads >>= np.uint64(16)
+        heads &= np.uint64(0x0000FFFF_0000FFFF)
+        heads *= np.uint64(1 + (10_000 << 32))
+        heads >>= np.uint64(32)
+
+    def _signed(self, values: _Words, is_negative: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
+        """Negates some as two's complement does, in a fourth of the time that it takes with a mask."""
+        signed, ones = values.astype(np.int32), self._signs
+        np.negative(is_negative.view(np.int8), out=ones)
+        signed ^= ones
+        signed -= ones
+        return signed
 
 
 class _Exponents(NamedTuple):
@@ -135,21 +184,6 @@ def _find_exponents(
         if (data[after - back] != sign).any():
             return None
     return _Exponents(width, numbers, data[after - 1] - _ZERO)
-
-
-def _seven_digits(heads: _Words) -> _Words:
-    """Values of bytes of digits, the first seven without the zero at the second place, in millionths; in place."""
-    # The first digit goes to where the point was. Then neighbours are put together, of one, two and four digits.
-    heads += (heads & np.uint64(0xFF)) * np.uint64(0xFF)
-    heads *= np.uint64(1 + (10 << 8))
-    heads >>= np.uint64(8)
-    heads &= np.uint64(0x00FF00FF_00FF00FF)
-    heads *= np.uint64(1 + (100 << 16))
-    heads >>= np.uint64(16)
-    heads &= np.uint64(0x0000FFFF_0000FFFF)
-    heads *= np.uint64(1 + (10_000 << 32))
-    heads >>= np.uint64(32)
-    return heads
 
 
 def _two_digits(tails: _Words, lengths: _Places) -> _Words:

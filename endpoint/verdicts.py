@@ -8,6 +8,7 @@ import grpc
 
 from endpoint.canary import REJECTIONS_IN_A_ROW
 from endpoint.errors import RunEnded
+from endpoint.predictions import InstanceError
 from endpoint.settings import EndpointSettings
 
 ENDS_RUN = frozenset({grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED})
@@ -92,23 +93,28 @@ def refused_by_status(code: grpc.StatusCode, attempts: int) -> tuple[str, str]:
     return short, f"{sentence} ({code.name}, {attempts} attempts); run again later."
 
 
-_REJECTIONS = frozenset(
-    {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.OUT_OF_RANGE}
+_BUSY = _FAILURES.keys() - {grpc.StatusCode.UNAUTHENTICATED}
+_JOB_REJECTIONS = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.OUT_OF_RANGE,
+        InstanceError.REJECTED,
+    }
 )
 
 
-def refused_by_job(code: grpc.StatusCode | None) -> tuple[str, str, bool]:
+def refused_by_job(error: grpc.StatusCode | InstanceError | None) -> tuple[str, str, bool]:
     """Code, message, and whether a later run may have more luck, for a clip that a batch job answered with an error.
 
     Args:
-        code: the error's; None if it says none.
+        error: of which kind; None if it does not say.
     """
-    if code is None:
-        return "server_error", "The batch job answered this clip with an error; run again later.", True
-    if code in _REJECTIONS:
-        return "rejected", f"The batch job rejected this clip ({code.name}); sending it again is of no use.", False
-    short, _ = _FAILURES.get(code, ("server_error", ""))
-    return short, f"The batch job answered this clip with an error ({code.name}); run again later.", True
+    said = f" ({error.name})" if isinstance(error, grpc.StatusCode) else ""
+    if error in _JOB_REJECTIONS:
+        return "rejected", f"The batch job rejected this clip{said}; sending it again is of no use.", False
+    short = _FAILURES[error][0] if error in _BUSY else "server_error"
+    return short, f"The batch job answered this clip with an error{said}; run again later.", True
 
 
 def refused_by_bad_answer(reason: str, attempts: int) -> tuple[str, str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import struct
-import wave
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +14,11 @@ _FULL_SCALE = 32768.0
 _LOWEST, _HIGHEST = -32768.0, 32767.0
 _SAMPLE_BYTES = 2
 _DATA_BYTES = CLIP_SAMPLES * _SAMPLE_BYTES
+_FORMAT = struct.pack("<HHIIHH", 1, 1, _RATE_HZ, _RATE_HZ * _SAMPLE_BYTES, _SAMPLE_BYTES, 8 * _SAMPLE_BYTES)
 _HEADER = struct.pack(
-    "<4sI4s4sIHHIIHH4sI",
+    "<4sI4s4sI16s4sI",
     *(b"RIFF", 36 + _DATA_BYTES, b"WAVE"),
-    *(b"fmt ", 16, 1, 1, _RATE_HZ, _RATE_HZ * _SAMPLE_BYTES, _SAMPLE_BYTES, 8 * _SAMPLE_BYTES),
+    *(b"fmt ", len(_FORMAT), _FORMAT),
     *(b"data", _DATA_BYTES),
 )
 
@@ -62,12 +61,18 @@ def read_steps(data: bytes) -> npt.NDArray[np.int16]:
     """
     if data.startswith(_HEADER) and len(data) == len(_HEADER) + _DATA_BYTES:
         return np.frombuffer(data, "<i2", CLIP_SAMPLES, len(_HEADER))
-    try:
-        with wave.open(io.BytesIO(data)) as file:
-            layout = file.getframerate(), file.getnchannels(), file.getsampwidth(), file.getnframes()
-            frames = file.readframes(CLIP_SAMPLES)
-    except (wave.Error, EOFError, struct.error):
-        raise ValueError("not a WAV file") from None
-    if layout != (_RATE_HZ, 1, _SAMPLE_BYTES, CLIP_SAMPLES) or len(frames) != _DATA_BYTES:
-        raise ValueError("not a WAV file of a clip")
-    return np.frombuffer(frames, "<i2")
+    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+        raise ValueError("not a WAV file")
+    is_pcm, place = False, 12
+    while place + 8 <= len(data):
+        name, size = struct.unpack_from("<4sI", data, place)
+        body = memoryview(data)[place + 8 : place + 8 + size]
+        if name == b"fmt ":
+            is_pcm = bytes(body[:16]) == _FORMAT
+        elif name == b"data":
+            if is_pcm and size == len(body) == _DATA_BYTES:
+                return np.frombuffer(body, "<i2")
+            break
+        # Chunks begin at even places.
+        place += 8 + size + size % 2
+    raise ValueError("not a WAV file of a clip")

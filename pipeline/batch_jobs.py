@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from endpoint.errors import JobMissing
+from endpoint.errors import JobMissing, JobRefused
 from endpoint.job_service import JobService
 from endpoint.job_state import PredictionJob
 from endpoint.job_wait import wait
@@ -37,9 +37,11 @@ class Ended(NamedTuple):
 
     @property
     def shortfall(self) -> str | None:
-        """What is said of a job that did not end well."""
-        if self.job.has_all:
+        """What is said of a job that did not end well; of one that says what it could not do the rows do."""
+        if self.job.state in ("succeeded", "partially_succeeded"):
             return None
+        if not self.job.name:
+            return f"the batch prediction job of run {self.batch.run_id} is no longer there"
         state = self.job.state.replace("_", " ")
         why = f": {self.job.error}" if self.job.error else ""
         return f"the batch prediction job {self.job.link} ended as {state}{why}"
@@ -82,13 +84,13 @@ class BatchJobs:
             if found is None and not self._can_be_submitted(batch):
                 self.drop(batch)
                 continue
-            self._say(f"run {batch.run_id} has left {batch.written.clips:,} clips in a batch prediction job")
+            self._say(f"run {batch.run_id} has left {batch.written.clips:,} clips for a batch prediction job")
             ended.append(self.ended(batch, found))
         return ended
 
     def ended(self, batch: OpenBatch, found: PredictionJob | None = None) -> Ended:
         """The batch's job, once it has ended. It is submitted if there is none. Raises EndpointError, RunFailed, JobGoesOn."""
-        job = found or submit(self._service, self._of(batch))
+        job = found or self.submitted(batch)
         if job.is_final or not job.name:
             return Ended(batch, job)
         if not self._waits:
@@ -106,8 +108,12 @@ class BatchJobs:
             ) from None
 
     def submitted(self, batch: OpenBatch) -> PredictionJob:
-        """The batch's job, which is not waited for."""
-        return submit(self._service, self._of(batch))
+        """The batch's job. Where that is refused nothing stays of what was written for it."""
+        try:
+            return submit(self._service, self._of(batch))
+        except JobRefused:
+            self.drop(batch)
+            raise
 
     def forget(self, batches: Iterable[OpenBatch]) -> None:
         """Cancels jobs of a checkpoint that is begun anew, and removes their files."""

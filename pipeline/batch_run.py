@@ -10,6 +10,7 @@ which is found again by what was noted (`rows.job_notes`) and by its labels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,6 +26,7 @@ from pipeline.preflight import check_credentials, check_staging, nothing_left_st
 from pipeline.resuming import Earlier, look_again
 from pipeline.settings import RunSettings
 from pipeline.tables import tables_in_order
+from pipeline.usage import UsageError
 from transforms.tidy_up import Leftovers
 
 
@@ -44,9 +46,9 @@ def send_batch(run: RunSettings, execution: Execution, earlier: Earlier, existin
         note_facts(run, facts)
         at_work = execution.is_at_work
         with (
-            JobService(settings) as service,
+            _job_service(settings) as service,
             nothing_left_staged(run, earlier, at_work),
-            tables_in_order(run, earlier, at_work),
+            nullcontext() if run.batch.step == "write" else tables_in_order(run, earlier, at_work),
         ):
             check_staging(run)
             jobs = BatchJobs(run, service, run.submission(settings), waits=execution.waits, say=say)
@@ -62,6 +64,13 @@ def send_batch(run: RunSettings, execution: Execution, earlier: Earlier, existin
                 own = own_batch(run)
                 ended = [] if own is None else [jobs.ended(own)]
             return _join(run, execution, jobs, ended, facts, existing)
+
+
+def _job_service(settings: JobSettings) -> JobService:
+    try:
+        return JobService(settings)
+    except ValueError as error:  # its fields are named as the options are
+        raise UsageError(f"--{error}") from None
 
 
 def _write(

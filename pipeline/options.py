@@ -288,6 +288,12 @@ def _check_batch(given: argparse.Namespace) -> None:
     _check_staging(given)
     _check_no_effect(given, _ONLY_URIS, "uris")
     _check_no_effect(given, _ONLY_REQUESTS, "audio or uris")
+    if given.batch_step == "write" and given.delete_checkpoint:
+        raise UsageError(
+            "--delete_checkpoint is given, but has no meaning with --batch_step write: the step join needs it"
+        )
+    if given.batch_step == "join" and given.fresh_checkpoint:
+        raise UsageError("--fresh_checkpoint is given, but would drop what --batch_step join is to read")
 
 
 def _check_no_effect(given: argparse.Namespace, options: tuple[str, ...], send: str) -> None:

@@ -17,7 +17,7 @@ from rows.generations import Described, Merge, due_merge, generations, live, rem
 from rows.job_notes import OpenBatch, open_batches
 from rows.lease import holding
 from rows.lease_holder import AskJob
-from rows.store import open_store
+from rows.store import Store, open_store
 
 _OPTIONS = {"model_id": "--model_id", "resampler": "--resampler"}
 
@@ -82,13 +82,16 @@ def take_over(run: RunSettings) -> Earlier:
         remove_all(store)
         return Earlier(earlier.described, batches=batches)
     remove_rows(store, sorted(replaced(earlier.described)))  # a run that was cut off while it did so has left some
-    return replace(look_again(run), batches=batches)
+    return replace(_counted(run, store, earlier.described), batches=batches)
 
 
 def look_again(run: RunSettings) -> Earlier:
     """What the checkpoint holds by now, of the run itself, too."""
     store = open_store(run.checkpoint)
-    described = generations(store)
+    return _counted(run, store, generations(store))
+
+
+def _counted(run: RunSettings, store: Store, described: Described) -> Earlier:
     counting = live(described)
     return Earlier(described, counting, due_merge(store, counting, run.run_id))
 

@@ -17,11 +17,14 @@ _LOG_S = 30.0
 
 
 def progress_line(counts: Counter[str], elapsed_s: float) -> str:
-    """`1,234 recordings, 3,456 clips embedded, 7 failed, 432 clips/s`."""
-    rate = counts["embedded"] / elapsed_s if elapsed_s > 0 else 0.0
+    """`1,234 recordings, 3,456 clips embedded, 7 failed, 432 clips/s`; with `written` instead, or as well, where that is done."""
+    rate = (counts["embedded"] + counts["written"]) / elapsed_s if elapsed_s > 0 else 0.0
+    done = [f"{counts[name]:,} clips {name}" for name in ("embedded", "written") if counts[name]] or [
+        "0 clips embedded"
+    ]
     failed = f", {counts['failed']:,} failed" if counts["failed"] else ""
     retries = f", {counts['retries']:,} retries" if counts["retries"] else ""
-    return f"{counts['recordings']:,} recordings, {counts['embedded']:,} clips embedded{failed}{retries}, {rate:,.0f} clips/s"
+    return f"{counts['recordings']:,} recordings, {', '.join(done)}{failed}{retries}, {rate:,.0f} clips/s"
 
 
 @contextmanager

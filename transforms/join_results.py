@@ -28,7 +28,8 @@ from rows.store import open_store
 from rows.writer import CheckpointWriteError, CheckpointWriter
 from transforms.group_packed import GroupPacked
 from transforms.interruption import INTERRUPTION
-from transforms.kept_answers import FOLDER, Answered, AnswerKeeper, Refusal, best, read_answers
+from transforms.job_files import ANSWERS
+from transforms.kept_answers import Answered, AnswerKeeper, Refusal, best, read_answers
 from transforms.packed import AsBytes, Packing
 from transforms.progress import NAMESPACE, PROGRESS
 from transforms.quiet import quiet_worker
@@ -72,7 +73,7 @@ class _ReadResults(beam.DoFn):
     """Parts of result files into (key of job and digest, packed Answered or Refusal)."""
 
     def __init__(self, jobs: tuple[FinishedJob, ...], run_id: str) -> None:
-        self._folders = [f"{job.folder}{FOLDER}{run_id}/" for job in jobs]
+        self._folders = [f"{job.folder}{ANSWERS}{run_id}/" for job in jobs]
 
     def setup(self) -> None:
         quiet_worker()
@@ -219,7 +220,7 @@ class _WriteRows(_StoresRows):
     def process(self, element: tuple[str, list[bytes]]) -> Iterator[tuple[str, Receipt]]:
         number, _, name = element[0].partition(":")
         job = self._jobs[int(number)]
-        embeddings = read_answers(f"{job.folder}{FOLDER}{self._run_id}/{name}")
+        embeddings = read_answers(f"{job.folder}{ANSWERS}{self._run_id}/{name}")
         packet = packet_id([element[0]])
         for placed in element[1]:
             place, _, line = placed.partition(b" ")

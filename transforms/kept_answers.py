@@ -17,8 +17,6 @@ from rows import objects
 from rows.model import EMBEDDING_FLOATS
 from transforms.files import FileError, explained, read_whole
 
-FOLDER: Final = "answers/"
-"""Where they are in a run's folder."""
 ROWS: Final = 1024
 """A file holds at most so many embeddings: 2 MB."""
 _ROW_BYTES: Final = 4 * EMBEDDING_FLOATS

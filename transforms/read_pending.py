@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 import apache_beam as beam
 
@@ -11,12 +10,8 @@ from rows import objects
 from rows.pending import DamagedIndex, decode_clip, index_lines
 from transforms.files import FileError, explained_as, read_whole
 from transforms.interruption import INTERRUPTION
+from transforms.job_files import CLIPS, INDEX
 from transforms.quiet import quiet_worker
-
-CLIPS: Final = "clips/"
-"""Where in a run's folder its shards of clips are, once they are committed: `clips/NAME.jsonl`."""
-INDEX: Final = "index/"
-"""Where their indices are, and those of shards that never were committed: `index/NAME.json`."""
 
 
 def index_files(folder: str) -> list[str]:

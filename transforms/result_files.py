@@ -11,9 +11,8 @@ from audio.fetch import open_recording
 from audio.recording import Recording
 from rows import objects
 from transforms.files import FileError, explained_as
+from transforms.job_files import RESULTS
 
-FOLDER: Final = "results/"
-"""Where in a run's folder its job puts them, in folders that it names itself."""
 PART_BYTES: Final = 128 << 20
 """A file may hold many gigabytes: it is cut into parts of this size, one for a worker at a time."""
 MAX_LINE_BYTES: Final = 8 << 20
@@ -42,7 +41,7 @@ def is_result_file(uri: str) -> bool:
 
 def find_parts(folder: str, part_bytes: int) -> Iterator[ResultPart]:
     """The parts of all result files of the job whose run has this folder, `gs://bucket/.../`. Raises FileError."""
-    results = folder + FOLDER
+    results = folder + RESULTS
     with explained_as("list", results):
         for uri, generation, size_bytes in objects.versions(results):
             if is_result_file(uri):

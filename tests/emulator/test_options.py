@@ -27,6 +27,10 @@ from emulator.options import parse_options
             ["--token_info_url", "http://example.com/"],
             "'http://example.com/' is not a token server here: expected http",
         ),
+        (["--model", "220"], "argument --model: '220' is not a model: expected projects/P/locations/L/models/M"),
+        (["--model", "projects/p/locations/l/models/1@2"], "argument --model: "),
+        (["--garden_model", "projects/local/locations/local/models/220"], "two models have the same name"),
+        (["--job_faults", "end=never"], "argument --job_faults: end=never is no state: expected one of succeeded"),
         (["--faults", "429=2"], "argument --faults: 429=2 is no rate: expected 0 to 1"),
         (["--faults", "%d=1"], "argument --faults: '%d=1' is no fault"),
     ],
@@ -46,6 +50,7 @@ def test_defaults_and_given_values() -> None:
     assert options.service.endpoints.names == tuple(
         f"projects/local/locations/local/endpoints/{k}" for k in (200, 220, 300)
     )
+    assert options.jobs.models.names == tuple(f"projects/local/locations/local/models/{k}" for k in (220, 300))
     assert (options.storage_host, options.token_info_url, options.arrivals_log) == (None, None, None)
     given = parse_options(["--storage_host=http://localhost:1/"], {"STORAGE_EMULATOR_HOST": "http://127.0.0.1:2"})
     assert given.storage_host == "http://localhost:1"

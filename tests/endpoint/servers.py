@@ -78,14 +78,14 @@ class _HttpServer(ThreadingHTTPServer):
 
 @contextmanager
 def serve_rest(handler: RestHandler, tls: ssl.SSLContext | None = None) -> Iterator[int]:
-    """Serves POST requests over HTTP/1.1 on 127.0.0.1; yields the port."""
+    """Serves POST and GET requests over HTTP/1.1 on 127.0.0.1; yields the port. A handler that raises hangs up."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             status, headers, answer = handler(RestRequest(self.path, self.headers, body, self.client_address))
             self.send_response(status)
             for name, value in headers.items():
@@ -93,6 +93,9 @@ def serve_rest(handler: RestHandler, tls: ssl.SSLContext | None = None) -> Itera
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
+
+        def do_GET(self) -> None:
+            self.do_POST()
 
         def log_message(self, format: str, *args: Any) -> None:
             """Not on standard error."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import __main__, command
+from pipeline import __main__, execution
 from pipeline.command import DONE, FAILED, main
 from pipeline.launch import RunFailed
 from pipeline.stopping import INTERRUPTED
@@ -88,7 +88,7 @@ def test_a_run_that_ends_early_is_one_line_and_a_status(
     def launch(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(command, "launch", launch)
+    monkeypatch.setattr(execution, "launch", launch)
     arguments = whole(tmp_path, endpoint="projects/p/locations/l/endpoints/1", endpoint_host="127.0.0.1:9")
     assert main([*arguments, "--no_probe"]) == status
     assert capsys.readouterr().err == f"python -m pipeline: error: {said}\n"
@@ -104,7 +104,7 @@ def test_a_run_with_too_many_failures_is_finished_and_no_success(
         summary = summarise(counts, [], {"model_id": "m", "files": [], "tables": []})
         Path(run.summary_path).write_text(json.dumps(summary))
 
-    monkeypatch.setattr(command, "launch", launch)
+    monkeypatch.setattr(execution, "launch", launch)
     arguments = whole(tmp_path, endpoint="projects/p/locations/l/endpoints/1", endpoint_host="127.0.0.1:9")
     assert main([*arguments, "--no_probe", "--overwrite", "--max_failure_fraction=0.5"]) == DONE
     assert main([*arguments, "--no_probe", "--overwrite", "--max_failure_fraction=0.4"]) == FAILED

@@ -2,7 +2,7 @@ import pytest
 
 from emulator.standin import MODEL_ID
 from endpoint.settings import InstanceFormat, SendAs
-from pipeline.endpoints import Target, is_loopback
+from pipeline.endpoints import Target, is_loopback, resolve_model
 from pipeline.endpoints import resolve as resolve_for
 
 OWN = "projects/my-project/locations/us-central1/endpoints/123"
@@ -79,3 +79,43 @@ def test_an_empty_host_is_not_a_silent_default() -> None:
 )
 def test_what_is_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
+
+
+MODEL = "projects/my-project/locations/us-central1/models/123@2"
+
+
+def test_a_batch_goes_to_the_documented_model_or_to_one_by_its_name() -> None:
+    research = resolve_model("research", None, None, "research")
+    assert research.name == "projects/4016704501/locations/us-west1/models/220"
+    assert research.host == "us-west1-aiplatform.googleapis.com"
+    own = resolve_model(None, MODEL, None, "model_garden")
+    assert (own.name, own.host, own.default_model_id) == (MODEL, "us-central1-aiplatform.googleapis.com", "hear")
+    assert resolve_model(None, MODEL, "127.0.0.1:8080", "research").default_model_id == MODEL_ID
+    assert resolve_model("local", None, None, "model_garden").local
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "model", "host", "instance_format", "said"),
+    [
+        (OWN, None, None, "research", "--endpoint is 'projects/my-project/.*asks a model and no endpoint"),
+        ("research", MODEL, None, "research", "--batch_model is .*leave one of them out"),
+        ("local", MODEL, None, "research", "--batch_model is .*leave one of them out"),
+        (None, None, None, "research", "--endpoint is missing: expected with --send batch"),
+        (
+            None,
+            OWN,
+            None,
+            "research",
+            "--batch_model is 'projects/.*: expected projects/PROJECT/locations/LOCATION/models",
+        ),
+        (None, "123", None, "research", "--batch_model is '123'"),
+        ("research", None, None, "model_garden", "--instance_format is 'model_garden'.*name the model"),
+        ("local", None, "127.0.0.1:1", "research", "--endpoint_host is"),
+        (None, MODEL, "http://x", "research", "--endpoint_host"),
+    ],
+)
+def test_a_batch_that_goes_nowhere_is_refused(
+    endpoint: str | None, model: str | None, host: str | None, instance_format: InstanceFormat, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        resolve_model(endpoint, model, host, instance_format)

@@ -3,7 +3,6 @@
 import logging
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import apache_beam as beam
@@ -17,8 +16,7 @@ from audio.manifest_file import ManifestError
 from endpoint.errors import ClientClosed, RunEnded
 from pipeline import launch as launching
 from pipeline.beam_options import parse_beam_flags
-from pipeline.launch import RunFailed, launch, running_endpoint
-from pipeline.resuming import Earlier
+from pipeline.launch import Build, RunFailed, launch, running_endpoint
 from pipeline.settings import RunSettings
 from rows.store import StoreError
 from rows.writer import CheckpointWriteError
@@ -36,21 +34,16 @@ class Fail(beam.DoFn):
         raise self._error
 
 
-def graph_that_fails(error: Exception) -> Callable[..., None]:
-    def build(pipeline: beam.Pipeline, *_: object) -> None:
+def graph_that_fails(error: Exception) -> Build:
+    def build(pipeline: beam.Pipeline) -> None:
         pipeline | beam.Create([None]) | beam.ParDo(Fail(error))
 
     return build
 
 
-def launch_failing(
-    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: PipelineOptions | None = None
-) -> None:
+def launch_failing(error: Exception, tmp_path: Path, options: PipelineOptions | None = None) -> None:
     """Launches a run whose graph raises `error` in a worker."""
-    monkeypatch.setattr(launching, "build", graph_that_fails(error))
-    run = settings(tmp_path)
-    endpoint = run.endpoint_settings("projects/p/locations/l/endpoints/1", "127.0.0.1:1")
-    launch(run, endpoint, Earlier({}), options or parse_beam_flags([], local_endpoint=True), {})
+    launch(settings(tmp_path), options or parse_beam_flags([], local_endpoint=True), graph_that_fails(error))
 
 
 @pytest.fixture
@@ -86,19 +79,15 @@ KNOWN = [
 
 
 @pytest.mark.parametrize("error", KNOWN, ids=lambda error: type(error).__name__)
-def test_a_known_error_is_its_one_line_without_a_trace(
-    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Lines
-) -> None:
+def test_a_known_error_is_its_one_line_without_a_trace(error: Exception, tmp_path: Path, logged: Lines) -> None:
     with pytest.raises(RunFailed) as failed:
-        launch_failing(error, tmp_path, monkeypatch)
+        launch_failing(error, tmp_path)
     assert str(failed.value) == str(error)
     assert failed.value.__suppress_context__
     assert not [text for text in logged.texts if "Traceback" in text or str(error) in text]
 
 
-def test_a_known_error_of_a_worker_process_is_found_in_the_text_that_beam_makes_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_known_error_of_a_worker_process_is_found_in_the_text_that_beam_makes_of_it(tmp_path: Path) -> None:
     text = (
         "Error processing instruction 7. Original traceback is\nTraceback (most recent call last):\n"
         '  File "apache_beam/runners/common.py", line 1498, in process\n'
@@ -108,23 +97,19 @@ def test_a_known_error_of_a_worker_process_is_found_in_the_text_that_beam_makes_
         "[while running 'Embed/Embed clips/ParDo(_Embed)-ptransform-42']\n"
     )
     with pytest.raises(RunFailed) as failed:
-        launch_failing(RuntimeError(text), tmp_path, monkeypatch)
+        launch_failing(RuntimeError(text), tmp_path)
     assert str(failed.value) == "The endpoint refused the credentials; sign in again (PERMISSION_DENIED)."
 
 
-def test_an_unknown_error_is_raised_and_logged_with_its_trace(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Lines
-) -> None:
+def test_an_unknown_error_is_raised_and_logged_with_its_trace(tmp_path: Path, logged: Lines) -> None:
     with pytest.raises(ZeroDivisionError, match="a bug of ours"):
-        launch_failing(ZeroDivisionError("a bug of ours"), tmp_path, monkeypatch)
+        launch_failing(ZeroDivisionError("a bug of ours"), tmp_path)
     assert [text for text in logged.texts if "Traceback" in text and "ZeroDivisionError" in text]
 
 
-def test_what_else_is_logged_during_a_run_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Lines
-) -> None:
+def test_what_else_is_logged_during_a_run_is_kept(tmp_path: Path, logged: Lines) -> None:
     with pytest.raises(RunFailed):
-        launch_failing(KNOWN[0], tmp_path, monkeypatch)
+        launch_failing(KNOWN[0], tmp_path)
     logging.getLogger("apache_beam").warning("something else: %s", 7)
     assert logged.texts[-1] == "something else: 7"
 

@@ -10,6 +10,7 @@ import pytest
 from audio.clips import ClipSettings
 from audio.decoder_limits import DecoderLimits
 from audio.manifest import ManifestSettings
+from endpoint.job_settings import JobSettings
 from endpoint.settings import EndpointSettings
 from pipeline.endpoints import resolve
 from tests.pipeline.commands import settings
@@ -124,3 +125,40 @@ def test_staged_clips_and_their_tokens_are_bound_to_the_runs_own_folder(tmp_path
     assert (tokens.service_account, tokens.full_scope) == ("reader@p.iam.gserviceaccount.com", False)
     assert tokens.staging == ("clinic", folder)
     assert pickle.loads(pickle.dumps(embed)) == embed
+
+
+def test_a_job_is_described_by_its_options_and_its_model(tmp_path: Path) -> None:
+    model = "projects/p/locations/us-west1/models/5"
+    given = {"endpoint": None, "send": "batch", "staging_location": "gs://bucket/x", "batch_model": model}
+    run = settings(tmp_path, **given)
+    assert run.job_settings(model, "h.googleapis.com") == JobSettings(model, "h.googleapis.com", "p")
+    more = {
+        "batch_project": "mine",
+        "batch_machine_type": "n1-standard-4",
+        "batch_accelerator_type": "NVIDIA_TESLA_T4",
+        "batch_accelerator_count": "2",
+        "batch_starting_replicas": "3",
+        "batch_max_replicas": "4",
+        "instance_format": "model_garden",
+        "transport": "rest",
+        "endpoint_service_account": "a@p.iam.gserviceaccount.com",
+    }
+    changed = settings(tmp_path, **given, **more)
+    assert changed.job_settings(model, "h.googleapis.com") == JobSettings(
+        model,
+        "h.googleapis.com",
+        "mine",
+        machine_type="n1-standard-4",
+        accelerator_type="NVIDIA_TESLA_T4",
+        accelerator_count=2,
+        starting_replicas=3,
+        max_replicas=4,
+        instance_format="model_garden",
+        transport="rest",
+        service_account="a@p.iam.gserviceaccount.com",
+    )
+    assert changed.fingerprint == run.fingerprint, "how a clip is sent changes no row"
+    write = changed.write_settings(model)
+    assert write.folder == f"gs://bucket/x/hear-staged-{changed.run_id}/"
+    assert (write.instance_format, write.work.rows.endpoint) == ("model_garden", model)
+    assert pickle.loads(pickle.dumps(write)) == write

@@ -48,7 +48,7 @@ WRONG_VALUES = [
     ("endpoint", f" {REMOTE}", ["--endpoint", "' projects/", "endpoints/ENDPOINT"]),
     ("clips_per_request", "0", ["--clips_per_request", "'0'", "at least 1"]),
     ("clips_per_request", "5", ["--clips_per_request", "5", "at most 4"]),
-    ("send", "batch", ["--send", "'batch'", "audio or uris"]),
+    ("send", "post", ["--send", "'post'", "audio or uris or batch"]),
     ("send", "uris", ["--staging_location", "missing", "gs://bucket/staging"]),
     ("instance_format", "vertex", ["--instance_format", "'vertex'", "research or model_garden"]),
     ("transport", "http", ["--transport", "'http'", "grpc or rest"]),

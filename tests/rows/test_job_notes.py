@@ -1,0 +1,74 @@
+"""What a run notes about its batch prediction job, and what a later run makes of it."""
+
+from pathlib import Path
+
+import pytest
+
+from rows.generations import note_run, remove_all
+from rows.job_notes import (
+    OpenBatch,
+    Written,
+    note_closed,
+    note_job,
+    note_submitting,
+    note_written,
+    open_batch,
+    open_batches,
+    submitting_since_s,
+)
+from rows.store import Store, StoreError, open_store
+
+WRITTEN = Written("research", clips=7, shards=2, size_bytes=2_100_000, clipped_samples=0)
+ME = {"run_id": "run1", "send": "batch", "staged": "gs://b/x/hear-staged-run1/", "keep_staged": False}
+OPEN = OpenBatch("run1", "gs://b/x/hear-staged-run1/", WRITTEN, None, False)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "checkpoint"))
+
+
+def test_a_batch_is_open_from_when_all_is_written_until_it_is_closed(store: Store) -> None:
+    assert open_batch(store, ME) is None
+    note_written(store, "run1", WRITTEN)
+    assert open_batch(store, ME) == OPEN
+    note_submitting(store, "run1")
+    assert open_batch(store, ME) == OPEN
+    note_job(store, "run1", "projects/p/locations/l/batchPredictionJobs/1")
+    assert open_batch(store, ME) == OPEN._replace(job="projects/p/locations/l/batchPredictionJobs/1")
+    note_closed(store, "run1", "succeeded")
+    assert open_batch(store, ME) is None
+
+
+def test_the_first_attempt_to_submit_is_the_one_that_counts(store: Store) -> None:
+    assert submitting_since_s(store, "run1") is None
+    note_submitting(store, "run1")
+    since_s = submitting_since_s(store, "run1")
+    note_submitting(store, "run1")
+    assert submitting_since_s(store, "run1") == since_s
+    assert since_s is not None
+
+
+def test_runs_that_sent_no_batch_have_left_none(store: Store) -> None:
+    for name in ("run1", "run2"):
+        note_written(store, name, WRITTEN)
+    others = [ME | {"run_id": "run2", "send": "uris"}, {"run_id": "run3"}, ME | {"staged": None}]
+    assert list(open_batches(store, [*others, ME | {"keep_staged": True}])) == [OPEN._replace(is_kept=True)]
+
+
+@pytest.mark.parametrize("text", [b"{", b"[]", b""])
+def test_a_damaged_note_is_an_error_that_names_it(store: Store, text: bytes) -> None:
+    note_written(store, "run1", WRITTEN)
+    store.write("run1/job.json", text)
+    with pytest.raises(StoreError, match=r"run1/job\.json is damaged"):
+        open_batch(store, ME)
+
+
+def test_a_checkpoint_that_is_removed_loses_its_notes_too(store: Store) -> None:
+    note_run(store, "run1", ME)
+    note_written(store, "run1", WRITTEN)
+    note_submitting(store, "run1")
+    note_job(store, "run1", "name")
+    note_closed(store, "run1", "failed")
+    remove_all(store)
+    assert list(store.names()) == []
