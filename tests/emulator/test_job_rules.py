@@ -109,6 +109,7 @@ def test_no_names(name: str) -> None:
 def listed(**values: Any) -> Any:
     message = BatchPredictionJob(display_name='a "b" AND c', state=JobState.JOB_STATE_RUNNING, **values)
     message.labels.update({"run": "7", "empty": ""})
+    message.create_time.FromJsonString("2026-01-02T03:04:05.5Z")
     return message
 
 
@@ -134,6 +135,13 @@ def listed(**values: Any) -> Any:
         (r'display_name="a \"b\" AND c"', True),
         ('display_name="a"', False),
         ("display_name!=a", True),
+        ('create_time>="2026-01-02T03:04:05.5Z"', True),
+        ('create_time>"2026-01-02T03:04:05.5Z"', False),
+        ('create_time>"2026-01-02T03:04:05+01:00"', True),
+        ('labels.run=7 AND create_time<"2026-01-02T03:04:05.5Z"', False),
+        ("create_time<=2026-01-02T03:04:05.500Z", True),
+        ('create_time="2026-01-02T03:04:05.500000Z"', True),
+        ('create_time!="2026-01-02T03:04:05Z"', True),
     ],
 )
 def test_filters(text: str, found: bool) -> None:
@@ -160,6 +168,9 @@ def test_filters(text: str, found: bool) -> None:
         'labels.run="7',
         "NOT labels.run=7",
         "create_time>1",
+        "create_time:*",
+        "state>JOB_STATE_RUNNING",
+        "labels.run>=7",
     ],
 )
 def test_filters_that_are_not_taken(text: str) -> None:

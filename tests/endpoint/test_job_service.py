@@ -241,6 +241,13 @@ def test_what_an_earlier_process_may_have_asked_for_is_looked_for_first(
     assert moments.pauses == [2, 4]
 
 
+def test_a_job_is_not_looked_for_by_its_further_labels(service: JobService, fake: FakeJobs) -> None:
+    service.create("hear 7", LABELS, SOURCES, RESULTS, further_labels={"hear-checkpoint": "a"})
+    assert dict(fake.jobs[0].labels) == {**LABELS, "hear-checkpoint": "a"}
+    again = service.create("hear 7", LABELS, SOURCES, RESULTS, known=True, further_labels={"hear-checkpoint": "b"})
+    assert again.name == fake.jobs[0].name
+
+
 def test_and_created_if_it_is_not_there(service: JobService, fake: FakeJobs) -> None:
     fake.add({"hear-clips": "others"})
     assert create(service, known=True).name == fake.jobs[1].name

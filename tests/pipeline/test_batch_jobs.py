@@ -104,8 +104,8 @@ def test_a_job_that_is_there_is_waited_for_and_none_is_submitted(world: World, i
 
 @pytest.mark.parametrize(
     ("written", "shards"),
-    [(WRITTEN._replace(clips=0, shards=0), 0), (WRITTEN._replace(instance_format="model_garden"), 1), (WRITTEN, 0)],
-    ids=["no clips", "another format", "shards are gone"],
+    [(WRITTEN._replace(instance_format="model_garden"), 1), (WRITTEN, 0)],
+    ids=["another format", "shards are gone"],
 )
 def test_what_can_be_of_no_use_is_dropped(world: World, written: Written, shards: int) -> None:
     assert world.jobs().settled([world.leave(written, shards=shards)]) == []

@@ -40,6 +40,11 @@ def test_a_batch_is_open_from_when_all_is_written_until_it_is_closed(store: Stor
     assert open_batch(store, ME) is None
 
 
+def test_a_run_that_had_nothing_to_write_leaves_nothing_open(store: Store) -> None:
+    note_written(store, "run1", WRITTEN._replace(clips=0, shards=0, size_bytes=0))
+    assert open_batch(store, ME) is None
+
+
 def test_the_first_attempt_to_submit_is_the_one_that_counts(store: Store) -> None:
     assert submitting_since_s(store, "run1") is None
     note_submitting(store, "run1")

@@ -217,6 +217,14 @@ def test_jobs_are_waited_for_until_they_have_ended(state: str, batch_argument: d
     assert cloud.said.index("launched write") == (1 if has_ended else 60)
 
 
+def test_clips_that_the_model_refused_are_told_by_the_tables(batch_argument: dict[str, Any]) -> None:
+    cloud = Cloud()
+    cloud.on_launched = lambda _: cloud.add_prediction(
+        "PARTIALLY_SUCCEEDED", batch_argument["parameters"]["checkpoint"], cloud.now_s + 1
+    )
+    assert cloud.execute("batch.yaml", batch_argument) == "job-2"
+
+
 def test_a_job_that_falls_short_has_its_results_stored_and_fails_the_execution(batch_argument: dict[str, Any]) -> None:
     cloud = Cloud()
     cloud.on_launched = lambda _: cloud.add_prediction(

@@ -27,12 +27,14 @@ class FakeJobs:
         destination_prefix: str,
         *,
         known: bool = False,
+        further_labels: Mapping[str, str] | None = None,
     ) -> PredictionJob:
         self.asked.append(f"create {'known' if known else 'new'} {','.join(source_uris)} {destination_prefix}")
         if self.refuses is not None:
             raise self.refuses
         name = f"projects/p/locations/l/batchPredictionJobs/{len(self.jobs) + 1}"
-        job = PredictionJob(name, display_name, dict(labels), "pending", model="projects/p/locations/l/models/m@1")
+        all_labels = {**(further_labels or {}), **labels}
+        job = PredictionJob(name, display_name, all_labels, "pending", model="projects/p/locations/l/models/m@1")
         self.jobs[name] = job
         return job
 

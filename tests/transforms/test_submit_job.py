@@ -1,7 +1,9 @@
 """A job for the clips of a run is asked for once, however often that is tried."""
 
 import pickle
+import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from rows import job_notes
 from rows.job_notes import Written, note_written, open_batch
 from rows.store import open_store
 from tests.transforms.fake_jobs import FakeJobs
-from transforms.submit_job import Submission, submit
+from transforms.submit_job import Submission, checkpoint_label, submit
 
 FOLDER = "gs://b/x/hear-staged-Run1/"
 CREATE = f"{FOLDER}clips/*.jsonl {FOLDER}results"
@@ -70,6 +72,20 @@ class Hour:
 
     def time(self) -> float:
         return time.time() - self._ago_s
+
+
+def test_a_checkpoint_on_cloud_storage_is_a_label_of_its_jobs(submission: Submission) -> None:
+    assert submission.further_labels == {}, "as a folder of a machine has many names"
+    there = replace(submission, checkpoint="gs://b/x")
+    assert there.further_labels == {"hear-checkpoint": checkpoint_label("gs://b/x")}
+    assert there.labels == submission.labels
+
+
+def test_the_label_of_a_checkpoint_is_made_as_workflows_makes_it() -> None:
+    # Its documentation has this text's checksum (stdlib/hash/compute_checksum).
+    documented = "pZGm1Av0IEBKARczz7exkNYsZb8LzaMrV7J32a2fFG4="
+    assert checkpoint_label("Hello World") == documented.lower().replace("=", "-")
+    assert re.fullmatch("[a-z0-9-]{44}", checkpoint_label("gs://bucket/кашель"))
 
 
 def test_a_submission_goes_to_a_worker(submission: Submission) -> None:
