@@ -2,8 +2,8 @@
 
 The service repeats a clip's instance beside its prediction, in an order of its own and in a rendering of its own: with other
 spaces, with exponents, or with the digits that a number has after it has been float64 or float32. The hash is over
-numbers, not over text: a BLAKE2b of 128 bits over the 32000 whole millionths as 32-bit integers, or over the 16-bit steps of a
-WAV file, after a byte that says which.
+numbers, not over text: a BLAKE2b of 128 bits over the 32000 whole millionths, as 32-bit integers (as float64 if a sample is 10
+or more in magnitude), or over the 16-bit steps of a WAV file, after a byte that says which.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def digest_of_numbers(numbers: npt.NDArray[np.float64]) -> str:
     """The digest of a clip's samples as they were read from text: float64 (32000,).
 
     It is that of the millionths that were written, as long as each number that was read is nearer to the one written
-    than 0.02 millionths, or is the float32 next to it, or rounds to the float32 that it was written from. Below 16 in
+    than 0.02 millionths, or is the float32 nearest to that one, or rounds to the float32 that it was written from. Below 16 in
     magnitude float32 is nearer than half a millionth to each number of six decimals; from there on its steps are wider
     than a millionth, and rounding to float32 gives the sample back.
     """

@@ -28,6 +28,9 @@ _NO_NUMBER = np.uint64(0xF0F0F0F0_F0F0FFF0)
 _NEAR_HALF = 0.49
 """Of a millionth. What is nearer to the middle of two is not rounded here: digits are cut off, and products are inexact."""
 
+_LEAST_BYTES, _MOST_BYTES = 2 * CLIP_SAMPLES - 1, 32 * CLIP_SAMPLES
+"""Of a list: from single digits without spaces to more digits than float64 has. So memory is bounded, too."""
+_TENS = 10.0 ** np.arange(10)
 _MASKS = np.array([(1 << 8 * length) - 1 for length in range(_WORD_BYTES + 1)], np.uint64)
 _STRICT_MASKS = _MASKS.copy()
 # Where there is no number or one that ends with the point, they keep the next character, too: no digit, and so it shows.
@@ -60,6 +63,8 @@ class SampleParser(threading.local):
         Returns:
             Whole millionths, int32 (32000,); None for anything else, rare renderings, and numbers between two millionths.
         """
+        if not _LEAST_BYTES <= stop - start <= _MOST_BYTES:
+            return None
         data = self._copied(text, start, stop)
         starts, lengths = self._starts, self._lengths
         ends = np.flatnonzero(np.equal(data, _COMMA, out=self._flags[: len(data)]))
@@ -201,7 +206,7 @@ def _scale(values: _Words, more: _Words | None, exponents: _Exponents) -> bool:
     if more is not None:
         scaled += more[exponents.numbers] / 100
         more[exponents.numbers] = 0
-    scaled /= 10.0**exponents.powers
+    scaled /= _TENS.take(exponents.powers)
     rounded = np.rint(scaled)
     values[exponents.numbers] = rounded
     return bool((np.abs(scaled - rounded) < _NEAR_HALF).all())

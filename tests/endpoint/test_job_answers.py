@@ -76,6 +76,36 @@ def test_only_the_instance_itself_counts() -> None:
     assert read_answer(twice).digest == other.digest
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    head=st.sampled_from(
+        [b'{"instance":', b'{"prediction":[], "instance": ', b'{"instance": {"input_array": ', b'{"instance":"']
+    ),
+    tail=st.sampled_from([b',"prediction":[]}', b'},"prediction":[]}', b'","prediction":[]}', b', "instance": 1}']),
+    places=st.lists(st.integers(0, 60), max_size=2),
+    byte=st.sampled_from(
+        [bytes([byte]) for byte in b'"\\,:[]{} 1x\0'] + [b"", b'"instance":', b'"instance":[0.5],', b"\xff"]
+    ),
+    inserted=st.booleans(),
+)
+def test_lists_in_usual_renderings_are_found_as_others_are(
+    head: bytes, tail: bytes, places: list[int], byte: bytes, inserted: bool
+) -> None:
+    def outcome(numbers: bytes) -> str | None:
+        around = [head, b"[", b"]", tail.replace(b"[]", json.dumps([0.5] * 512).encode())]
+        for place in places:
+            side, at = 3 * (place % 2), place // 2
+            around[side] = around[side][:at] + byte + around[side][at + (not inserted) :]
+        try:
+            return read_answer(around[0] + around[1] + numbers + around[2] + around[3]).digest
+        except BadAnswer as bad:
+            return bad.message
+
+    numbers = LIST.data[1:-2]
+    # With two spaces it is left to the parser of all JSON.
+    assert outcome(numbers) == outcome(numbers.replace(b",", b",  "))
+
+
 @pytest.mark.parametrize("mark", ["the samples were here", {"input_array": "the samples were here"}])
 def test_the_samples_place_is_not_taken_by_a_text(mark: object) -> None:
     for line in (
