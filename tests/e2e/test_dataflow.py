@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from tests.cloud.bigquery import DATASET, PROJECT, BigQueryServer, proxied_bigqu
 from tests.cloud.secrets import find_secrets
 from tests.cloud.token_server import CLIENT_SECRET, REFRESH_TOKEN
 from tests.e2e.clean_environment import build_distribution, copy_project, make_environment
+from tests.e2e.dataflow_dofns import OF_BATCHES, our_dofns
 from tests.e2e.dataflow_world import BUCKET, ROUNDED, OnDataflow, but_for_endpoint, on_dataflow
 from tests.e2e.running import REPOSITORY, assert_same_rows, embeddings, failures, recordings, run_command, summary_of
 
@@ -188,34 +188,6 @@ def test_every_dofn_runs_in_a_clean_environment(world: OnDataflow, clean: Clean,
     assert all("-merged1/" in name for name in stored)
 
 
-OF_BATCHES = {
-    f"transforms.{name}"
-    for name in (
-        *("join_results._FindResults", "join_results._Match", "join_results._ReadResults", "join_results._WriteRows"),
-        *("read_pending.FindIndices", "read_pending.ReadIndices", "submit_job._Submit", "tidy_up._CloseJobs"),
-        *("write_clips._Commit", "write_clips._Note", "write_clips._Write"),
-    )
-}
-"""DoFns that only a batch prediction job needs."""
-
-
-def our_dofns() -> set[str]:
-    """All DoFns of this project, by what its source files say, but for those from which others are derived."""
-    bases: dict[str, set[str]] = {}
-    modules = {}
-    for path in (REPOSITORY / "transforms").glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ClassDef):
-                bases[node.name] = set(map(ast.unparse, node.bases))
-                modules[node.name] = path.stem
-    found = {"beam.DoFn"}
-    while more := {name for name, its in bases.items() if its & found} - found:
-        found |= more
-    leaves = found - set().union(*bases.values())
-    assert len(leaves) > 25
-    return {f"transforms.{modules[name]}.{name}" for name in leaves}
-
-
 def test_a_batch_that_nobody_waits_for_is_submitted_and_closed_by_its_graphs_in_a_clean_environment(
     world: OnDataflow, clean: Clean, tmp_path: Path
 ) -> None:
@@ -276,6 +248,9 @@ def test_a_batch_is_two_jobs_that_are_followed_one_after_the_other(world: OnData
     run = first["name"].removesuffix("-write")
     assert second["name"] == f"{run}-join"
     assert leases == [["study-1", "us-west1", job["name"], ""] for job in (first, second)]
+    graphs = [world.staged_file(job) for job in (first, second)]
+    tokens = [*world.cloud.tokens.values, REFRESH_TOKEN, CLIENT_SECRET]
+    assert find_secrets(graphs, tokens=tokens, samples=[]) == []
     said = done.stderr.splitlines()
     written = said.index("50 clips are written for a batch prediction job (14 MB)")
     assert said.index(f"job {first['id']} is done") < written < said.index(f"job {second['id']} is done")
