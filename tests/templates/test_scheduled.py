@@ -112,6 +112,7 @@ class Cloud:
     def _sleep(self, args: dict[str, Any]) -> None:
         assert args.keys() == {"seconds"}
         self.now_s += args["seconds"]
+        assert self.now_s < BEGAN_S + 86400, "it waits for nothing"
 
 
 def environment_of(argument: dict[str, Any]) -> FlexTemplateRuntimeEnvironment:
