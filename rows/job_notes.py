@@ -1,9 +1,9 @@
 """What runs note in the checkpoint about their batch prediction jobs, so that a later run goes on where one was cut off.
 
-RUN/written.json      the clips are on Cloud Storage, all of them: how many
-RUN/submitting.json   from now on there may be a job
-RUN/job.json          there is one: its name
-RUN/closed.json       all that is to be had of it is stored: its files are of no use any more
+    RUN/written.json      the clips are on Cloud Storage, all of them: how many
+    RUN/submitting.json   from now on there may be a job
+    RUN/job.json          there is one: its name
+    RUN/closed.json       all that is to be had of it is stored: its files are of no use any more
 """
 
 from __future__ import annotations
