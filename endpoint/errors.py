@@ -10,6 +10,7 @@
         ├── PrivateFolderUnusable  the folder that processes share is not private (see `private_folder.py`)
         ├── JobUnreachable         the service of batch prediction jobs does not answer; what it was asked for may be done
         └── JobRefused             that service said no; nothing has come of what it was asked for
+            ├── JobNotCreated      it will not have such a job, now or later
             └── JobMissing         there is no such job
 
 What a service rejects or fails to answer clip by clip is no exception but a `Refused` result (see `results.py`).
@@ -57,6 +58,10 @@ class JobUnreachable(RunEnded):
 
 class JobRefused(RunEnded):
     """The service of batch prediction jobs refused what it was asked for, and nothing has come of it."""
+
+
+class JobNotCreated(JobRefused):
+    """The service will not create the job as it is asked for, now or later: nothing needs to be kept for it."""
 
 
 class JobMissing(JobRefused):

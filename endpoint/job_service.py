@@ -127,7 +127,8 @@ class JobService:
 
         Raises:
             ValueError: for values that the service does not allow.
-            JobRefused: if the service will not have it; nothing was created.
+            JobNotCreated: if the service will not have it.
+            JobRefused: if it will not now, as a quota is used up or nobody is signed in; or if jobs may not be looked for.
             JobUnreachable: if it cannot be said whether the job was created; to be tried again with `known`.
         """
         message = job_message(

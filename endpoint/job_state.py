@@ -29,6 +29,12 @@ FINAL: frozenset[JobState] = frozenset({"succeeded", "partially_succeeded", "fai
 """States that a job never leaves."""
 
 
+def location_of(name: str) -> str | None:
+    """L of `projects/P/locations/L/batchPredictionJobs/J`; None for other names."""
+    parts = _NAME.fullmatch(name)
+    return None if parts is None else parts[2]
+
+
 @dataclass(frozen=True)
 class PredictionJob:
     """A job as the service described it when it was last asked."""

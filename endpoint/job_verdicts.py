@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 import grpc
 
-from endpoint.errors import JobMissing, JobRefused, JobUnreachable
+from endpoint.errors import JobMissing, JobNotCreated, JobRefused, JobUnreachable
 from endpoint.job_settings import JobSettings
 
 Asked: TypeAlias = Literal["create", "get", "list", "cancel"]
@@ -25,6 +25,10 @@ _SIGN_IN = (
 _INSTANCES = {"research": "lists of 32000 numbers", "model_garden": "objects with input_bytes"}
 
 
+_PASSES = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAUTHENTICATED)
+"""The same job is created another time: when a quota has room again, or somebody has signed in."""
+
+
 def refused(settings: JobSettings, asked: Asked, code: grpc.StatusCode, name: str = "") -> JobRefused:
     """A status after which asking again is of no use.
 
@@ -37,7 +41,11 @@ def refused(settings: JobSettings, asked: Asked, code: grpc.StatusCode, name: st
     reason = _creation(settings).get(code) if asked == "create" else None
     reason = reason or _any_call(settings, asked).get(code) or "it gave no reason that is known here"
     job = f" {name}" if name else ""
-    kind = JobMissing if asked in ("get", "cancel") and code is grpc.StatusCode.NOT_FOUND else JobRefused
+    kind = JobRefused
+    if asked == "create" and code not in _PASSES:
+        kind = JobNotCreated
+    elif asked in ("get", "cancel") and code is grpc.StatusCode.NOT_FOUND:
+        kind = JobMissing
     return kind(
         f"Vertex AI at {settings.host} did not {_ASKED[asked]}{job} with model {settings.model} in project "
         f"{settings.project} ({code.name}): {reason}."

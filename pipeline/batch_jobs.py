@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from endpoint.errors import JobMissing, JobRefused
+from endpoint.errors import JobMissing, JobNotCreated, JobRefused
 from endpoint.job_service import JobService
-from endpoint.job_state import PredictionJob
+from endpoint.job_state import PredictionJob, location_of
 from endpoint.job_wait import wait
 from pipeline.launch import RunFailed
 from pipeline.on_dataflow import JobGoesOn
@@ -15,7 +15,8 @@ from pipeline.preflight import sweep_folders
 from pipeline.settings import RunSettings
 from pipeline.stopping import INTERRUPTED
 from rows import objects
-from rows.job_notes import OpenBatch, note_closed
+from rows.generations import remove_notes
+from rows.job_notes import OpenBatch, attempt, note_closed
 from rows.store import open_store
 from transforms import job_files
 from transforms.join_results import FinishedJob
@@ -108,21 +109,32 @@ class BatchJobs:
             ) from None
 
     def submitted(self, batch: OpenBatch) -> PredictionJob:
-        """The batch's job. Where that is refused nothing stays of what was written for it."""
+        """The batch's job. Where there will never be one nothing stays of what was written for it."""
         try:
             return submit(self._service, self._of(batch))
-        except JobRefused:
+        except JobNotCreated:
             self.drop(batch)
             raise
 
     def forget(self, batches: Iterable[OpenBatch]) -> None:
-        """Cancels jobs of a checkpoint that is begun anew, and removes their files."""
+        """Cancels jobs of a checkpoint that is begun anew; removes their files, and at last what was noted about them."""
         for batch in batches:
-            if (job := self._found(batch)) is not None and not job.is_final:
-                self._service.cancel(job.name)
-                self._say(f"the batch prediction job {job.link} of run {batch.run_id} is cancelled")
+            if (job := self._found(batch)) is not None and job.name and not job.is_final:
+                self._cancel(job, batch)
             if not batch.is_kept:
                 sweep_folders([batch.folder])
+            remove_notes(self._store, batch.run_id)
+
+    def _cancel(self, job: PredictionJob, batch: OpenBatch) -> None:
+        self._say(f"cancelling the batch prediction job {job.link} of run {batch.run_id}")
+        try:
+            self._service.cancel(job.name)
+        except JobRefused:
+            # It may have ended in the meantime.
+            if not self._service.get(job.name).is_final:
+                raise
+        # Until it has ended, it writes results.
+        wait(self._service, job.name, self._say)
 
     def close(self, ended: Ended) -> None:
         """Notes that nothing more is to be had of a job, and removes its files."""
@@ -143,6 +155,7 @@ class BatchJobs:
 
     def _found(self, batch: OpenBatch) -> PredictionJob | None:
         """The batch's job, if there is one. One that was deleted since has ended, in whatever state."""
+        self._check_place(batch)
         if batch.job is not None:
             try:
                 return self._service.get(batch.job)
@@ -150,6 +163,21 @@ class BatchJobs:
                 return PredictionJob("", state="unknown", model=self._submission.settings.model)
         jobs = self._service.find(self._of(batch).labels)
         return jobs[0] if jobs else None
+
+    def _check_place(self, batch: OpenBatch) -> None:
+        """Raises RunFailed where today's settings would have the job looked for in another place than where it is, or may be."""
+        asked = self._submission.settings
+        if batch.job is not None:
+            theirs, mine = location_of(batch.job), asked.location
+        else:
+            tried = attempt(self._store, batch.run_id)
+            theirs, mine = asked.parent if tried is None else tried.parent, asked.parent
+        if theirs != mine:
+            raise RunFailed(
+                f"run {batch.run_id} has left clips for a batch prediction job in {theirs}, where this run, which asks for one in "
+                f"{mine}, would not find it: give once more the --batch_model and --batch_project with which it was asked for, until its "
+                "results are stored"
+            )
 
     def _can_be_submitted(self, batch: OpenBatch) -> bool:
         """Whether the clips are in the format of today's model, and all that were written are there."""

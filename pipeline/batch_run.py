@@ -50,7 +50,7 @@ def send_batch(run: RunSettings, execution: Execution, earlier: Earlier, existin
             nothing_left_staged(run, earlier, at_work),
             nullcontext() if run.batch.step == "write" else tables_in_order(run, earlier, at_work),
         ):
-            check_staging(run)
+            check_staging(run, {batch.folder for batch in earlier.batches})
             jobs = BatchJobs(run, service, run.submission(settings), waits=execution.waits, say=say)
             if run.fresh_checkpoint:
                 jobs.forget(earlier.batches)

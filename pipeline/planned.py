@@ -24,6 +24,7 @@ def plan(run: RunSettings) -> dict[str, Any]:
         "send": run.send,
         "instance_format": run.instance_format,
         "transport": run.transport,
+        "batch": _batch(run),
         "staging": None if run.staging_location is None else run.staging_location,
         "max_requests_per_minute": run.max_requests_per_minute,
         "model_id": run.model_id,
@@ -33,6 +34,22 @@ def plan(run: RunSettings) -> dict[str, Any]:
         "output_table": None if run.output_table is None else str(run.output_table),
         "checkpoint": run.checkpoint,
         "max_requests": run.max_requests,
+    }
+
+
+def _batch(run: RunSettings) -> dict[str, Any] | None:
+    """The batch prediction job that would be submitted, but for its files."""
+    if run.batch is None:
+        return None
+    job = None if run.target.local else run.job_settings(run.target.name, run.target.host)
+    batch = run.batch
+    return {
+        "step": batch.step or "write, wait for the job, join",
+        "model": None if job is None else job.model,
+        "project": None if job is None else job.project,
+        "machine_type": batch.machine_type,
+        "accelerator": f"{batch.accelerator_count} x {batch.accelerator_type}" if batch.accelerator_count else None,
+        "replicas": [batch.starting_replicas, batch.max_replicas],
     }
 
 

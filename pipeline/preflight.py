@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -56,12 +56,15 @@ def check(run: RunSettings, endpoint: EndpointSettings, earlier: Earlier) -> dic
     return {"requests": answer.requests, "difference": answer.difference}
 
 
-def check_staging(run: RunSettings) -> None:
-    """Raises StagingError where the run may not stage what it is to stage; says what the bucket would keep of it."""
+def check_staging(run: RunSettings, known: Collection[str] = ()) -> None:
+    """Raises StagingError where the run may not stage what it is to stage; says what the bucket would keep of it.
+
+    Says as well whose clips are there, but for folders of the checkpoint's own runs that are `known`.
+    """
     if run.staging is None:
         return
     try:
-        _check_bucket(run.staging)
+        _check_bucket(run.staging, known)
     except StagingError as error:
         raise type(error)(f"--staging_location is {run.staging_location!r}: {error}") from None
 
@@ -144,12 +147,12 @@ def sweep_folders(folders: Iterable[str]) -> None:
                 _note(f"{clips} could not be deleted from {folder}: the next run on this checkpoint tries again")
 
 
-def _check_bucket(area: StagingArea) -> None:
+def _check_bucket(area: StagingArea, known: Collection[str]) -> None:
     prove_rights(area)
     for warning in bucket_warnings(area):
         _note(warning)
     with contextlib.suppress(StagingError):  # a run needs no right to list
-        if others := other_leftovers(area):
+        if others := [folder for folder in other_leftovers(area) if folder not in known]:
             _note(f"staged clips of other runs, at work or killed, are in {', '.join(others)}")
 
 

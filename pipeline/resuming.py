@@ -79,7 +79,8 @@ def take_over(run: RunSettings) -> Earlier:
             "were not read yet: run with --send batch first (or with --send batch --fresh_checkpoint, to cancel the job)"
         )
     if run.fresh_checkpoint:
-        remove_all(store)
+        # What is known of jobs is removed once these are cancelled.
+        remove_all(store, but_notes_of={batch.run_id for batch in batches})
         return Earlier(earlier.described, batches=batches)
     remove_rows(store, sorted(replaced(earlier.described)))  # a run that was cut off while it did so has left some
     return replace(_counted(run, store, earlier.described), batches=batches)

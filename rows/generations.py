@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from rows.job_notes import NOTES
@@ -112,13 +112,20 @@ def remove_rows(store: Store, names: Iterable[str]) -> None:
         store.remove(list(row_files(store, name)))
 
 
-def remove_all(store: Store) -> None:
+def remove_all(store: Store, but_notes_of: Collection[str] = ()) -> None:
     """Removes all that runs have stored, and nothing else: the folder may be one in which the user keeps other things, too.
 
-    What runs say about themselves goes last: were this cut off before, nobody could tell whose the rows are that are left.
+    What runs say about themselves goes last: were this cut off before, nobody could tell whose the rows are that are left. That
+    of some stays, if these are named.
     """
     folders = store.folders()
     remove_rows(store, folders)
     for folder in folders:
-        own = {f"{folder}/{name}" for name in (RUN_FILE, MERGED_FILE, PROBE_FILE, SUMMARY_FILE, *NOTES)}
-        store.remove([name for name in store.names(f"{folder}/") if name in own])
+        if folder not in but_notes_of:
+            remove_notes(store, folder)
+
+
+def remove_notes(store: Store, name: str) -> None:
+    """Removes what a generation says about itself."""
+    own = {f"{name}/{file}" for file in (RUN_FILE, MERGED_FILE, PROBE_FILE, SUMMARY_FILE, *NOTES)}
+    store.remove([file for file in store.names(f"{name}/") if file in own])

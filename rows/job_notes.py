@@ -1,9 +1,9 @@
 """What runs note in the checkpoint about their batch prediction jobs, so that a later run goes on where one was cut off.
 
-    RUN/written.json      the clips are on Cloud Storage, all of them: how many
-    RUN/submitting.json   from now on there may be a job
-    RUN/job.json          there is one: its name
-    RUN/closed.json       all that is to be had of it is stored: its files are of no use any more
+RUN/written.json      the clips are on Cloud Storage, all of them: how many
+RUN/submitting.json   from now on there may be a job
+RUN/job.json          there is one: its name
+RUN/closed.json       all that is to be had of it is stored: its files are of no use any more
 """
 
 from __future__ import annotations
@@ -51,16 +51,25 @@ def note_written(store: Store, run_id: str, written: Written) -> None:
     _write(store, run_id, WRITTEN_FILE, written._asdict())
 
 
-def note_submitting(store: Store, run_id: str) -> None:
-    """A job is about to be submitted."""
-    if submitting_since_s(store, run_id) is None:
-        _write(store, run_id, SUBMITTING_FILE, {"since": _now(), "since_s": time.time()})
+class Attempt(NamedTuple):
+    """At submitting a job, of which nothing more may be known."""
+
+    since_s: float
+    """When it was first begun, in Unix seconds."""
+    parent: str
+    """Where the job would be: `projects/P/locations/L`."""
 
 
-def submitting_since_s(store: Store, run_id: str) -> float | None:
-    """When an attempt to submit a job was first begun, in Unix seconds; None if there was none."""
+def note_submitting(store: Store, run_id: str, parent: str) -> None:
+    """A job is about to be submitted there."""
+    if attempt(store, run_id) is None:
+        _write(store, run_id, SUBMITTING_FILE, {"since": _now(), "since_s": time.time(), "parent": parent})
+
+
+def attempt(store: Store, run_id: str) -> Attempt | None:
+    """The first attempt to submit a job, if there was one."""
     noted = _read(store, run_id, SUBMITTING_FILE)
-    return None if noted is None else float(noted["since_s"])
+    return None if noted is None else Attempt(float(noted["since_s"]), str(noted["parent"]))
 
 
 def note_job(store: Store, run_id: str, name: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, NoReturn
 
@@ -83,7 +83,6 @@ class ClipShards:
         self._held_bytes = 0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="clip-shards")
         self._room = threading.Semaphore(_PIECES)
-        self._uploads: list[Future[None]] = []
         self._error: Exception | None = None
         self._shards: list[Shard] = []
 
@@ -124,9 +123,9 @@ class ClipShards:
     def wait(self, at_most_s: float | None = None) -> None:
         """Returns: `flush` has waited."""
 
-    def abandon(self, *, wait_s: float) -> None:  # noqa: ARG002 - likewise
-        """Lets go of what was not uploaded; what was is swept with the run's folder."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+    def abandon(self, *, wait_s: float) -> None:  # noqa: ARG002 - nothing is paid for yet
+        """Lets go of what was not uploaded; what was is swept with the run's folder, and so is what is just being uploaded."""
+        self._pool.shutdown(cancel_futures=True)
 
     def shards(self) -> list[Shard]:
         """Those that are complete, after `flush`."""

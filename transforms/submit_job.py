@@ -16,7 +16,7 @@ from endpoint.job_service import JobService
 from endpoint.job_settings import JobSettings
 from endpoint.job_state import PredictionJob
 from endpoint.quiet import keep_secrets_out_of_logs
-from rows.job_notes import Written, note_job, note_submitting, submitting_since_s
+from rows.job_notes import Written, attempt, note_job, note_submitting
 from rows.store import open_store
 from transforms import job_files
 from transforms.quiet import quiet_worker
@@ -60,11 +60,11 @@ def checkpoint_label(checkpoint: str) -> str:
 def submit(service: JobService, submission: Submission) -> PredictionJob:
     """Submits the job, unless that was done before. Raises EndpointError, and StoreError."""
     store, run_id = open_store(submission.checkpoint), submission.run_id
-    since_s = submitting_since_s(store, run_id)
-    note_submitting(store, run_id)
+    earlier = attempt(store, run_id)
+    note_submitting(store, run_id, submission.settings.parent)
     # What an earlier attempt may have created is listed by now, if that is long ago; else the service takes its time to be sure.
-    is_known = since_s is not None and time.time() - since_s < _LISTED_AFTER_S
-    found = service.find(submission.labels) if since_s is not None and not is_known else []
+    is_known = earlier is not None and time.time() - earlier.since_s < _LISTED_AFTER_S
+    found = service.find(submission.labels) if earlier is not None and not is_known else []
     job = next(iter(found), None) or service.create(
         f"hear-{run_id.lower()}",
         submission.labels,

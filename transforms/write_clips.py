@@ -15,6 +15,7 @@ from rows.job_notes import Written, note_written
 from rows.store import open_store
 from transforms import job_files
 from transforms.clip_shards import SHARD_BYTES, ClipShards, Shard
+from transforms.interruption import INTERRUPTION
 from transforms.outbox import Count, OnDone, OnUnstaged
 from transforms.packet_bundles import COUNTS, PacketBundles, ProcessParts, WorkSettings
 from transforms.packet_work import Ticket
@@ -69,6 +70,7 @@ class _Commit(beam.DoFn):
 
     def process(self, element: Shard) -> Iterator[Counts]:
         name = element.name
+        INTERRUPTION.raise_if_asked()
         try:
             objects.move(job_files.written_shard(self._folder, name), job_files.shard(self._folder, name))
         except Exception as error:  # noqa: BLE001 - connections fail in many ways; their texts are not ours to show

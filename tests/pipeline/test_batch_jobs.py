@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from endpoint.errors import JobRefused
+from endpoint.errors import JobNotCreated, JobRefused
 from endpoint.job_state import PredictionJob
 from pipeline import batch_jobs
 from pipeline.batch_jobs import BatchJobs, Ended
@@ -19,7 +19,8 @@ from tests.transforms.conftest import bucket, reached, server  # noqa: F401 - fi
 from tests.transforms.fake_jobs import FakeJobs
 
 WRITTEN = Written("research", clips=3, shards=1, size_bytes=900_000, clipped_samples=0)
-JOB = "projects/p/locations/l/batchPredictionJobs/1"
+PARENT = "projects/p/locations/l"
+JOB = f"{PARENT}/batchPredictionJobs/1"
 
 
 class World:
@@ -90,7 +91,7 @@ def test_clips_that_were_written_and_not_submitted_are_submitted(world: World) -
 @pytest.mark.parametrize("is_noted", [True, False])
 def test_a_job_that_is_there_is_waited_for_and_none_is_submitted(world: World, is_noted: bool) -> None:
     batch = world.leave()
-    note_submitting(world.store, "old")
+    note_submitting(world.store, "old", PARENT)
     world.service.create("hear-old", {"hear-run": "old", "hear-fingerprint": world.run.fingerprint}, [], "")
     if is_noted:
         note_job(world.store, "old", JOB)
@@ -119,12 +120,34 @@ def test_a_job_that_was_deleted_has_ended(world: World) -> None:
     assert ended.shortfall == "the batch prediction job of run old is no longer there"
 
 
-def test_a_job_that_is_refused_leaves_nothing(world: World) -> None:
-    world.service.refuses = JobRefused("Vertex AI did not create it.")
-    with pytest.raises(JobRefused):
+def test_a_job_that_will_never_be_leaves_nothing(world: World) -> None:
+    world.service.refuses = JobNotCreated("Vertex AI did not create it.")
+    with pytest.raises(JobNotCreated):
         world.jobs().settled([world.leave()])
     assert not world.is_open
     assert not world.files
+
+
+def test_where_a_quota_is_used_up_the_clips_wait_for_a_better_time(world: World) -> None:
+    world.service.refuses = JobRefused("Vertex AI did not create it.")
+    with pytest.raises(JobRefused):
+        world.jobs().settled([world.leave()])
+    assert world.is_open
+    assert world.files
+
+
+@pytest.mark.parametrize("is_noted", [True, False])
+def test_a_job_is_not_looked_for_where_it_cannot_be(world: World, is_noted: bool) -> None:
+    batch = world.leave()
+    note_submitting(world.store, "old", PARENT.replace("/l", "/elsewhere"))
+    if is_noted:
+        batch = batch._replace(job=JOB.replace("/l/", "/elsewhere/"))
+    with pytest.raises(
+        RunFailed, match=r"elsewhere, where this run, .* would not find it: give once more the --batch_model"
+    ):
+        world.jobs().settled([batch])
+    assert world.service.asked == []
+    assert world.is_open
 
 
 def test_where_nobody_waits_a_job_that_goes_on_is_an_error(world: World) -> None:
@@ -168,6 +191,18 @@ def test_a_fresh_checkpoint_cancels_what_is_under_way(world: World) -> None:
     batch = world.leave()
     world.jobs(waits=False).submitted(batch)
     world.service.asked.clear()
+    world.service.states = ["cancelling", "cancelled"]
     world.jobs().forget([batch])
-    assert world.service.asked == ["find", "cancel"]
+    # Until it has ended it writes results: only then is everything removed.
+    assert world.service.asked == ["find", "cancel", "get", "get"]
+    assert not world.files
+    assert list(world.store.names()) == []
+
+
+def test_a_job_that_ends_before_it_is_cancelled_is_no_trouble(world: World) -> None:
+    batch = world.leave()
+    world.jobs(waits=False).submitted(batch)
+    world.service.states = ["succeeded"]
+    world.service.refuses_to_cancel = JobRefused("it has ended")
+    world.jobs().forget([batch])
     assert not world.files

@@ -16,6 +16,7 @@ class FakeJobs:
     """What was asked for, in order."""
     refuses: Exception | None = None
     """Raised by `create`."""
+    refuses_to_cancel: Exception | None = None
     states: list[str] = field(default_factory=list)
     """Those that `get` gives one after the other, the last one again and again."""
 
@@ -53,4 +54,6 @@ class FakeJobs:
 
     def cancel(self, name: str) -> None:
         self.asked.append("cancel")
+        if self.refuses_to_cancel is not None:
+            raise self.refuses_to_cancel
         self.jobs[name] = replace(self.jobs[name], state="cancelled")
