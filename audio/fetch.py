@@ -166,7 +166,19 @@ def error_name(error: OSError) -> str:
     return errno.errorcode.get(error.errno or 0, type(error).__name__)
 
 
+def fetch_range(recording: Recording, first: int, last: int) -> bytes:
+    """Bytes `first` to `last` (included) of an object's version. Raises FetchError."""
+    return _download(_blob_of(recording), first, last)
+
+
 def _open_object(recording: Recording) -> BinaryIO:
+    blob = _blob_of(recording)
+    if recording.size_bytes > ONE_GET_BYTES:
+        return cast(BinaryIO, io.BufferedReader(_Pieces(blob, recording.size_bytes), _PIECE_BYTES))
+    return io.BytesIO(_download(blob, None, None))
+
+
+def _blob_of(recording: Recording) -> storage.Blob:
     from google.auth.exceptions import GoogleAuthError
 
     bucket, _, name = recording.uri.removeprefix(_GS).partition("/")
@@ -177,10 +189,7 @@ def _open_object(recording: Recording) -> BinaryIO:
     except GoogleAuthError as error:
         raise fetch_error(error, _READING, _READ_RIGHT) from None
     generation = int(recording.version) if recording.version else None
-    blob = client.bucket(bucket).blob(name, generation=generation)
-    if recording.size_bytes > ONE_GET_BYTES:
-        return cast(BinaryIO, io.BufferedReader(_Pieces(blob, recording.size_bytes), _PIECE_BYTES))
-    return io.BytesIO(_download(blob, None, None))
+    return client.bucket(bucket).blob(name, generation=generation)
 
 
 class _Pieces(RangedFile):

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import BinaryIO, Final, NamedTuple
 
 from audio.errors import FetchError
-from audio.fetch import open_recording
+from audio.fetch import fetch_range
 from audio.recording import Recording
 from rows import objects
 from transforms.files import FileError, explained_as
 from transforms.job_files import RESULTS
+from transforms.read_ahead import AheadFile
 
 PART_BYTES: Final = 128 << 20
 """A file may hold many gigabytes: it is cut into parts of this size, one for a worker at a time."""
 MAX_LINE_BYTES: Final = 8 << 20
 """A line repeats its clip (about 310 kB as numbers) beside the embedding; one that is longer than this is no answer."""
+
+_BUFFER_BYTES: Final = 1 << 20
 
 # https://cloud.google.com/vertex-ai/docs/predictions/get-batch-predictions: `prediction.results-00000-of-00002`,
 # `prediction.errors_stats-00000-of-00001`; the older service wrote `predictions_0001.jsonl`, `errors_0001.jsonl`.
@@ -52,11 +57,13 @@ def find_parts(folder: str, part_bytes: int) -> Iterator[ResultPart]:
 def read_lines(part: ResultPart, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[bytes | None]:
     """The lines that begin in a part of a file, with their ends; None for one that is too long.
 
-    Some megabytes are fetched and held at a time. Raises FileError; it says so, too, if the file is no longer the one that was
+    Some megabytes are fetched ahead and held. Raises FileError; it says so, too, if the file is no longer the one that was
     listed.
     """
+    fetch = partial(fetch_range, Recording(part.uri, part.generation, part.size_bytes))
+    ahead = AheadFile(fetch, part.size_bytes, part.stop)
     try:
-        with open_recording(Recording(part.uri, part.generation, part.size_bytes)) as file:
+        with io.BufferedReader(ahead, _BUFFER_BYTES) as file:
             yield from lines_between(file, part.start, part.stop, max_line_bytes)
     except FetchError as error:
         raise FileError(f"cannot read {part.uri!r}: {error.message}") from None

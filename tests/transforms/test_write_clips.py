@@ -2,6 +2,7 @@
 
 import base64
 import json
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from audio.clips import ClipSettings
 from audio.recording import Recording
 from endpoint.settings import InstanceFormat
 from endpoint.wav import read_steps
+from rows import objects
 from rows.checkpoint import read_all
 from rows.identity import clip_id
 from rows.job_notes import Written, open_batch
@@ -25,7 +27,7 @@ from rows.store import open_store
 from tests.audio.gcs import StorageServer
 from tests.rows.samples import embedding_row
 from tests.transforms.samples import keep, kept, noise, packet, recording, write_wav
-from transforms.clip_shards import ClipShards, Shard
+from transforms.clip_shards import LANES, ClipShards, Shard
 from transforms.packet_bundles import WorkSettings, release_shared
 from transforms.segment_rows import RowSettings
 from transforms.staged_objects import StagingError
@@ -173,8 +175,29 @@ def test_shards_end_when_they_are_long_enough(shards: Callable[..., ClipShards])
     for number in range(5):
         box.add(Ticket(number), SILENCE)  # type: ignore[arg-type]
     box.flush()
-    assert [shard[1:] for shard in box.shards()] == [(2, 2 * line_bytes), (2, 2 * line_bytes), (1, line_bytes)]
+    assert sorted(shard[1:] for shard in box.shards()) == [(1, line_bytes), *[(2, 2 * line_bytes)] * 2]
     assert len({shard.name for shard in box.shards()}) == 3
+
+
+def test_uploads_wait_for_their_answers_at_the_same_time(
+    shards: Callable[..., ClipShards], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = threading.Barrier(LANES)
+
+    class Slow(objects.ObjectWriter):
+        def write(self, data: bytes) -> int:
+            if not self.tell():
+                together.wait(timeout=30)  # breaks unless all of them are under way
+            return super().write(data)
+
+    monkeypatch.setattr(objects, "ObjectWriter", Slow)
+    box = shards()
+    loud = np.random.default_rng(3).uniform(-0.9, 0.9, 32000).astype(np.float32)
+    for number in range(8 * LANES):
+        box.add(Ticket(number), loud)  # type: ignore[arg-type]
+    box.flush()
+    assert len(box.shards()) == LANES
+    assert sum(shard.clips for shard in box.shards()) == 8 * LANES
 
 
 def test_a_shard_that_is_let_go_is_not_there(place: Place, shards: Callable[..., ClipShards]) -> None:
