@@ -92,28 +92,29 @@ class BatchJobs:
 
     def ended(self, batch: OpenBatch, found: PredictionJob | None = None) -> Ended:
         """The batch's job, once it has ended. It is submitted if there is none. Raises EndpointError, RunFailed, JobGoesOn."""
-        job = found or self.submitted(batch)
-        if job.is_final or not job.name:
-            return Ended(batch, job)
-        if not self._waits:
-            raise RunFailed(
-                f"the batch prediction job {job.link} of run {batch.run_id} is {job.state}: start this step again once it has ended"
-            )
-        self._say(f"batch prediction job {job.link}")
+        job = found
         try:
+            job = found or self.submitted(batch)
+            if job.is_final or not job.name:
+                return Ended(batch, job)
+            if not self._waits:
+                raise RunFailed(
+                    f"the batch prediction job {job.link} of run {batch.run_id} is {job.state}: start this step again once it has ended"
+                )
+            self._say(f"batch prediction job {job.link}")
             return Ended(batch, wait(self._service, job.name, self._say))
         except KeyboardInterrupt:
-            if self._is_local:
-                raise JobGoesOn(
-                    "interrupted: the local endpoint has ended, and the batch prediction job with it; the same command submits its "
-                    "clips again",
-                    INTERRUPTED,
-                ) from None
-            raise JobGoesOn(
-                f"interrupted: the batch prediction job goes on, see {job.link} (where it can be cancelled); the same command waits for "
-                "it again, and stores its results",
-                INTERRUPTED,
-            ) from None
+            raise JobGoesOn(f"interrupted: {self._left_behind(job)}", INTERRUPTED) from None
+
+    def _left_behind(self, job: PredictionJob | None) -> str:
+        if self._is_local:
+            return "the local endpoint has ended, and the batch prediction job with it; the same command submits its clips again"
+        if job is None:
+            return "if the batch prediction job was created by then, it goes on; the same command finds it and stores its results"
+        return (
+            f"the batch prediction job goes on, see {job.link} (where it can be cancelled); the same command waits for it again, and "
+            "stores its results"
+        )
 
     def submitted(self, batch: OpenBatch) -> PredictionJob:
         """The batch's job. Where there will never be one nothing stays of what was written for it."""

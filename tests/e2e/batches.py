@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -293,10 +292,10 @@ def ended(process: subprocess.Popen[str]) -> Ended:
     return Ended((process.returncode, said))
 
 
-def wait_until(happened: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    """What is waited for must happen before the command ends."""
-    deadline_s = time.monotonic() + WITHIN_S
-    while not happened():
-        assert time.monotonic() < deadline_s
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
+def wait_to_be_told(process: subprocess.Popen[str], text: str) -> None:
+    """Reads what a command says until a line has this text, which it must."""
+    assert process.stderr is not None
+    said: list[str] = []
+    while not (said and text in said[-1]):
+        said.append(process.stderr.readline())
+        assert said[-1], said

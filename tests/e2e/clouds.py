@@ -66,6 +66,7 @@ def world(
     accounts: tuple[str, ...] = (),
     latency_ms: float = 0,
     faults: str | None = None,
+    job_faults: str | None = None,
     on_asked: Callable[[GoogleCloud, str, int], None] = lambda *_: None,
 ) -> Iterator[World]:
     """Runs storage, token services and endpoint; `on_asked` is called when the endpoint asks about a token, before the answer."""
@@ -90,6 +91,7 @@ def world(
         cloud.tokens.answer = listen  # type: ignore[method-assign]
         options = [f"--storage_host={storage.address}", f"--token_info_url={cloud.tokens.token_info_url}"]
         options += [] if faults is None else [f"--faults={faults}"]
+        options += [] if job_faults is None else [f"--job_faults={job_faults}"]
         with start_local_endpoint(latency_ms, folder / "arrivals", options=options) as local:
             environment = {
                 **cloud.environment,

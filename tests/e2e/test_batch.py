@@ -28,6 +28,7 @@ from tests.e2e.batches import (
     job_service,
     places,
     record,
+    wait_to_be_told,
 )
 from tests.e2e.running import assert_same_rows, shards
 from tests.e2e.running import recordings as recordings_of
@@ -146,8 +147,7 @@ def test_while_a_job_is_at_work_its_checkpoint_is_for_nothing_else(
             assert (done.status, done.said.count("\n")) == (2, 1), done
             assert said in done.said
         process = study.start(slow, "--batch_step", "join")
-        assert process.stderr is not None
-        assert "has left 15 clips for a batch prediction job" in process.stderr.readline()
+        wait_to_be_told(process, "is running")
         slow.cancel()
         done = ended(process)
         assert done.status == 1

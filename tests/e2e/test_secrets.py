@@ -49,12 +49,16 @@ def start(around: World, way: Way, *more: object) -> subprocess.Popen[bytes]:
     for place in PLACES:
         (folder / place).mkdir(mode=0o700, exist_ok=True)
     arguments = [*around.arguments((way.instance_format, way.transport)), "--output", folder / "out" / "rows"]
-    if way.send == "audio":
+    if way.send == "batch":
+        arguments = ["--batch_model", around.local.model, "--endpoint_host", around.local.host, "--send", "batch"]
+        arguments += ["--staging_location", "gs://staging/clips", "--hop_s", "0.1", "--output", folder / "out" / "rows"]
+    elif way.send == "audio":
         audio = ["--endpoint", around.local.endpoint_name, "--endpoint_host", around.local.host]
         arguments = [*audio, "--hop_s", "0.1", "--output", folder / "out" / "rows"]
     else:
         arguments += ["--bucket_service_account", ACCOUNT]
-    arguments += ["--input", folder / "in", "--max_attempts", "2", *more]
+    attempts = () if way.send == "batch" else ("--max_attempts", "2")
+    arguments += ["--input", folder / "in", *attempts, *more]
     with (folder / "log" / "output.txt").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "tests.e2e.logging_all", folder / "graph" / "pipeline.pb", *map(str, arguments)],
@@ -106,6 +110,23 @@ def test_nothing_that_a_run_leaves_holds_a_token_or_audio(way: Way, tmp_path: Pa
     assert list((tmp_path / "graph").glob("*-pickle-*"))
     assert list((tmp_path / "runtime").rglob("rate-*"))
     assert list((tmp_path / "out").rglob("*.rows"))
+
+
+def test_nothing_that_a_batch_leaves_holds_audio(tmp_path: Path) -> None:
+    # Errors of rows repeat the beginning of their samples.
+    faults = "seed=3,invalid=0.1,unavailable=0.1,lost=0.1,die_after=0.9"
+    with world(tmp_path, job_faults=faults) as around:
+        samples = write_recording(tmp_path / "in" / "noise.wav", 60)
+        status = start(around, Way("batch", "research", "grpc"), "--output_format", "parquet").wait(120)
+        log = (tmp_path / "log" / "output.txt").read_text()
+        assert status == 1, log[-3000:]
+        assert "ended as failed: INTERNAL: The job has died after" in log
+        assert around.storage.names("staging") == []
+    assert found(around, samples) == []
+    codes = {failure["code"] for failure in failures(tmp_path / "out" / "rows")}
+    assert codes == {"rejected", "unavailable", "no_result"}
+    assert log.count("DEBUG:") > 50
+    assert "the log works" in log
 
 
 def test_a_run_that_is_killed_or_ends_early_leaves_none_either(tmp_path: Path) -> None:

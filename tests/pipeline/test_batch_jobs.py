@@ -167,6 +167,14 @@ def test_ctrl_c_says_that_the_job_goes_on(world: World, monkeypatch: pytest.Monk
     assert world.files
 
 
+def test_ctrl_c_while_a_job_is_being_created_says_that_there_may_be_one(world: World) -> None:
+    world.service.refuses = KeyboardInterrupt()
+    with pytest.raises(JobGoesOn, match="if the batch prediction job was created by then, it goes on"):
+        world.jobs().settled([world.leave()])
+    assert world.is_open
+    assert world.files
+
+
 def test_a_job_that_is_closed_has_no_files_unless_they_are_kept(world: World) -> None:
     kept = world.leave(keep=True)
     job = PredictionJob(JOB, state="succeeded")

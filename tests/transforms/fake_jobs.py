@@ -14,7 +14,7 @@ class FakeJobs:
     jobs: dict[str, PredictionJob] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     """What was asked for, in order."""
-    refuses: Exception | None = None
+    refuses: BaseException | None = None
     """Raised by `create`."""
     refuses_to_cancel: Exception | None = None
     states: list[str] = field(default_factory=list)
