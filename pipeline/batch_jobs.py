@@ -72,6 +72,7 @@ class BatchJobs:
         self._service = service
         self._submission = submission
         self._waits = waits
+        self._is_local = run.target.local
         self._say = say
 
     def settled(self, batches: Iterable[OpenBatch]) -> list[Ended]:
@@ -102,6 +103,12 @@ class BatchJobs:
         try:
             return Ended(batch, wait(self._service, job.name, self._say))
         except KeyboardInterrupt:
+            if self._is_local:
+                raise JobGoesOn(
+                    "interrupted: the local endpoint has ended, and the batch prediction job with it; the same command submits its "
+                    "clips again",
+                    INTERRUPTED,
+                ) from None
             raise JobGoesOn(
                 f"interrupted: the batch prediction job goes on, see {job.link} (where it can be cancelled); the same command waits for "
                 "it again, and stores its results",

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,12 @@ def _prepare_worker_processes() -> None:
     # It knows only the lower-case names.
     without = os.environ.get("no_grpc_proxy") or os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     os.environ["no_grpc_proxy"] = ",".join(filter(None, [without, "localhost", "127.0.0.1"]))
+    _note_listening()
+
+
+@cache
+def _note_listening() -> None:
+    """Once, however many graphs the run has."""
     print(
         "note: with --direct_running_mode=multi_processing, Beam listens on all network interfaces of this machine while it runs",
         file=sys.stderr,

@@ -100,7 +100,7 @@ class _Lane:
         self._pool.shutdown()
 
     def abandon(self) -> None:
-        """Uploads no more."""
+        """Begins no more uploads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _upload_held(self, shard: _Open) -> None:
@@ -182,10 +182,12 @@ class ClipShards:
     def wait(self, at_most_s: float | None = None) -> None:
         """Returns: `flush` has waited."""
 
-    def abandon(self, *, wait_s: float) -> None:  # noqa: ARG002 - likewise
-        """Lets go of what was not uploaded; what was is swept with the run's folder."""
+    def abandon(self, *, wait_s: float) -> None:  # noqa: ARG002 - nothing is paid for yet
+        """Lets go of what was not uploaded; what was is swept with the run's folder, and so is what is just being uploaded."""
         for lane in self._lanes:
             lane.abandon()
+        for lane in self._lanes:
+            lane.wait()
 
     def shards(self) -> list[Shard]:
         """Those that are complete, after `flush`."""

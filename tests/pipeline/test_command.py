@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from pipeline import __main__, execution
+from pipeline import __main__, execution, planned
 from pipeline.command import DONE, FAILED, main
 from pipeline.launch import RunFailed
 from pipeline.stopping import INTERRUPTED
-from tests.pipeline.commands import whole
+from tests.pipeline.commands import settings, whole
 from tests.transforms.samples import write_wav
 from transforms.sum_up import summarise
 
@@ -64,6 +64,24 @@ def test_a_plan_says_where_audio_goes(tmp_path: Path, capsys: pytest.CaptureFixt
         "projects/4016704501/locations/us-west1/endpoints/200 at us-west1-aiplatform.googleapis.com"
     )
     assert told["model_id"] == "hear"
+
+
+def test_a_plan_says_which_job_a_batch_would_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    batch = {"send": "batch", "endpoint": "research", "staging_location": "gs://bucket/x", "batch_project": "mine"}
+    # Not by the command, which looks for credentials first.
+    told = planned.plan(settings(tmp_path, **batch, batch_accelerator_count="2", batch_max_replicas="5"))
+    assert told["audio_goes_to"] == (
+        "projects/4016704501/locations/us-west1/models/220 at us-west1-aiplatform.googleapis.com"
+    )
+    assert told["batch"] == {
+        "step": "write, wait for the job, join",
+        "model": "projects/4016704501/locations/us-west1/models/220",
+        "project": "mine",
+        "machine_type": "n1-standard-8",
+        "accelerator": "2 x NVIDIA_TESLA_V100",
+        "replicas": [None, 5],
+    }
+    assert plan(tmp_path, capsys)["batch"] is None
 
 
 @pytest.mark.parametrize(

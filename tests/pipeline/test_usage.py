@@ -130,6 +130,85 @@ def test_a_wrong_staging_location(location: str, said: str, tmp_path: Path, caps
     assert said in message
 
 
+MODEL = "projects/p/locations/us-central1/models/7"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"staging_location": None}, ["--staging_location is missing", "--send batch"]),
+        ({"batch_model": None}, ["--endpoint is missing", "--batch_model NAME"]),
+        ({"batch_model": "7"}, ["--batch_model is '7'", "projects/PROJECT/locations/LOCATION/models/MODEL"]),
+        ({"batch_model": f"{MODEL}/"}, [f"--batch_model is '{MODEL}/'"]),
+        ({"batch_model": f"{MODEL}@"}, [f"--batch_model is '{MODEL}@'"]),
+        ({"batch_model": REMOTE}, [f"--batch_model is '{REMOTE}'", "models/MODEL"]),
+        ({"batch_model": None, "endpoint": REMOTE}, [f"--endpoint is '{REMOTE}'", "asks a model", "--batch_model"]),
+        ({"endpoint": "research"}, [f"--batch_model is '{MODEL}'", "leave one of them out"]),
+        (
+            {"batch_model": None, "endpoint": "research", "instance_format": "model_garden"},
+            ["--instance_format is 'model_garden'", "name the model"],
+        ),
+        ({"batch_project": "My Project"}, ["--batch_project is 'My Project'", "id or number"]),
+        ({"batch_machine_type": "big"}, ["--batch_machine_type is 'big'", "n1-standard-8"]),
+        ({"batch_accelerator_type": "v100"}, ["--batch_accelerator_type is 'v100'", "NVIDIA_TESLA_V100"]),
+        ({"batch_accelerator_count": "-1"}, ["--batch_accelerator_count", "'-1'"]),
+        ({"batch_starting_replicas": "0"}, ["--batch_starting_replicas", "'0'", "at least 1"]),
+        (
+            {"batch_starting_replicas": "4", "batch_max_replicas": "3"},
+            ["--batch_max_replicas is 3", "no less than batch_starting_replicas, 4"],
+        ),
+        ({"batch_step": "both"}, ["--batch_step", "'both'", "write", "join"]),
+        ({"batch_step": "write", "delete_checkpoint": ""}, ["--delete_checkpoint", "the step join needs it"]),
+        ({"batch_step": "join", "fresh_checkpoint": ""}, ["--fresh_checkpoint", "--batch_step join is to read"]),
+        ({"max_requests": "10"}, ["--max_requests is given", "--send audio or uris"]),
+        ({"max_requests_per_minute": "10"}, ["--max_requests_per_minute is given", "--send audio or uris"]),
+        ({"requests_in_flight": "2"}, ["--requests_in_flight is given", "--send audio or uris"]),
+        ({"clips_per_request": "2"}, ["--clips_per_request is given", "--send audio or uris"]),
+        ({"max_attempts": "2"}, ["--max_attempts is given", "--send audio or uris"]),
+        ({"timeout_s": "2"}, ["--timeout_s is given", "--send audio or uris"]),
+        ({"no_probe": ""}, ["--no_probe is given", "--send audio or uris"]),
+        ({"full_scope_tokens": ""}, ["--full_scope_tokens is given", "--send uris"]),
+        ({"no_wait": ""}, ["--batch_step is missing", "--no_wait is given"]),
+    ],
+    ids=lambda value: ",".join(map(str, value)) if isinstance(value, dict) else "",
+)
+def test_what_a_batch_cannot_be(
+    changes: dict[str, str | None], said: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch: dict[str, str | None] = {
+        "send": "batch",
+        "endpoint": None,
+        "batch_model": MODEL,
+        "staging_location": "gs://bucket/x",
+    }
+    switches = [f"--{name}" for name, value in changes.items() if value == ""]
+    given = batch | {name: value for name, value in changes.items() if value != ""}
+    if "no_wait" in changes:
+        given |= {"input": "gs://b/in", "output": "gs://b/out", "runner": "DataflowRunner"}
+    message = refused(capsys, [*whole(tmp_path, **given), *switches])
+    for part in said:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("batch_model", MODEL),
+        ("batch_project", "p"),
+        ("batch_machine_type", "n1-standard-4"),
+        ("batch_accelerator_type", "NVIDIA_TESLA_T4"),
+        ("batch_accelerator_count", "0"),
+        ("batch_starting_replicas", "2"),
+        ("batch_max_replicas", "2"),
+        ("batch_step", "join"),
+    ],
+)
+def test_what_only_a_batch_can_be(option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"--{option} is given, but has a meaning only with --send batch" in refused(
+        capsys, whole(tmp_path, **{option: value})
+    )
+
+
 def test_a_limit_that_workers_elsewhere_would_each_use_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     elsewhere = {"input": "gs://bucket/in", "output": "gs://bucket/out/r", "endpoint": REMOTE}
     given = whole(tmp_path, **elsewhere, max_requests_per_minute="600", runner="FlinkRunner")
