@@ -32,10 +32,10 @@ SHARD_BYTES: Final = 128 << 20
 """A shard is ended by the clip that makes it as long: at some 400 clips."""
 LANES: Final = 6
 """Shards that are uploaded at a time."""
-_PIECE_BYTES: Final = 2 << 20
+_PIECE_BYTES: Final = 1 << 20
 _PIECES: Final = 1
 """Of a shard, that waits for its upload while the next one is filled."""
-_UPLOAD_BYTES: Final = 4 << 20
+_UPLOAD_BYTES: Final = 2 << 20
 """That a request uploads."""
 _WRITTEN: Final = Outcome((None,), requests=0, retries=0)
 

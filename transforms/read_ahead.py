@@ -9,8 +9,8 @@ from typing import Final
 
 from audio.ranged_file import RangedFile
 
-PIECE_BYTES: Final = 4 << 20
-PIECES: Final = 6
+PIECE_BYTES: Final = 2 << 20
+PIECES: Final = 4
 """That are fetched, or wait to be read."""
 
 
