@@ -65,5 +65,6 @@ def _line(job: PredictionJob) -> str:
     line = f"batch prediction job {number} is {job.state.replace('_', ' ')}"
     if job.done is None or job.failed is None or not job.done + job.failed + (job.total or 0):
         return line
-    of = "" if job.total is None else f" of {job.total:,}"
+    # As long as a job goes through its input, all may be those that it has come across.
+    of = f" of {job.total:,}" if job.total is not None and job.total > job.done + job.failed else ""
     return f"{line}: {job.done:,}{of} clips done, {job.failed:,} failed"

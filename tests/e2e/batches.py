@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,8 @@ from tests.e2e.served import cut
 WITHIN_S = 100
 INTERRUPTED = 130
 TWO_PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
+SECONDS = {"a.wav": 11.0, "b.wav": 9.5, "c.wav": 4.0}
+CLIPS = 6 + 5 + 2 + 2
 Samples = dict[str, np.ndarray]
 """Of recordings of 16 kHz, int16, by the names of their files."""
 
@@ -40,6 +43,14 @@ def record(folder: Path, name: str, seconds: float, seed: int) -> np.ndarray:
     samples = np.random.default_rng(seed).integers(-16000, 16000, round(seconds * 16000), np.int16)
     soundfile.write(folder / name, samples, 16000, subtype="PCM_16")
     return samples
+
+
+def record_some(folder: Path) -> Samples:
+    """Writes four recordings of CLIPS clips, two of which have the same samples, and a file that is no recording."""
+    made = {name: record(folder, name, seconds, seed) for seed, (name, seconds) in enumerate(SECONDS.items())}
+    shutil.copy(folder / "c.wav", folder / "d.wav")
+    (folder / "e.wav").write_bytes(b"RIFF" + b"no recording" * 10)
+    return made | {"d.wav": made["c.wav"]}
 
 
 def as_written(samples: np.ndarray) -> list[np.ndarray]:

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,39 +15,24 @@ import pytest
 from audio.clips import Clip, ClipSettings, open_clips
 from emulator.standin import embed
 from tests.e2e.batches import (
+    CLIPS,
     Bucket,
     JobService,
     Samples,
     Since,
     Study,
     assert_rows_of,
-    bucket,
     digests,
     ended,
     job_service,
     places,
     record,
+    record_some,
     wait_to_be_told,
 )
 from tests.e2e.running import assert_same_rows, shards
 from tests.e2e.running import recordings as recordings_of
 from tests.recordings import SHARED_AUDIO, needs_shared_audio
-
-SECONDS = {"a.wav": 11.0, "b.wav": 9.5, "c.wav": 4.0}
-CLIPS = 6 + 5 + 2 + 2
-
-
-@pytest.fixture(scope="module")
-def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    with bucket(tmp_path_factory.mktemp("storage")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def service(at: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobService]:
-    """One that nothing is wrong with."""
-    with job_service(at, tmp_path_factory.mktemp("service") / "arrivals") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recordings(folder: Path) -> Samples:
-    """Two of them have the same samples; beside them is a file that is no recording."""
-    made = {name: record(folder, name, seconds, seed) for seed, (name, seconds) in enumerate(SECONDS.items())}
-    shutil.copy(folder / "c.wav", folder / "d.wav")
-    (folder / "e.wav").write_bytes(b"RIFF" + b"no recording" * 10)
-    return made | {"d.wav": made["c.wav"]}
+    return record_some(folder)
 
 
 @needs_shared_audio

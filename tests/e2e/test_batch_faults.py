@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.batches import (
+    CLIPS,
     Bucket,
     JobService,
     Samples,
     Since,
     Study,
     assert_rows_of,
-    bucket,
     digests,
     job_service,
     places,
-    record,
+    record_some,
 )
 from tests.e2e.running import failures
 
-SECONDS = {"a.wav": 11.0, "b.wav": 9.5, "c.wav": 4.0}
-CLIPS = 6 + 5 + 2 + 2
 BROKEN = Counter({("decode", "not_audio", False): 1})
 REJECTED, UNAVAILABLE, NO_RESULT = (
     ("endpoint", "rejected", False),
@@ -35,30 +31,13 @@ REJECTED, UNAVAILABLE, NO_RESULT = (
 
 
 @pytest.fixture(scope="module")
-def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    with bucket(tmp_path_factory.mktemp("storage")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def service(at: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobService]:
-    """One that nothing is wrong with."""
-    with job_service(at, tmp_path_factory.mktemp("service") / "arrivals") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("recordings")
 
 
 @pytest.fixture(scope="module")
 def recordings(folder: Path) -> Samples:
-    """Two of them have the same samples; beside them is a file that is no recording."""
-    made = {name: record(folder, name, seconds, seed) for seed, (name, seconds) in enumerate(SECONDS.items())}
-    shutil.copy(folder / "c.wav", folder / "d.wav")
-    (folder / "e.wav").write_bytes(b"RIFF" + b"no recording" * 10)
-    return made | {"d.wav": made["c.wav"]}
+    return record_some(folder)
 
 
 def codes(prefix: Path) -> Counter[tuple[str, str, bool]]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from tests.e2e.batches import (
     Samples,
     Study,
     assert_rows_of,
-    bucket,
     digests,
     ended,
     job_service,
@@ -29,12 +27,6 @@ from tests.e2e.batches import (
 
 UPLOAD = "^POST /upload/storage/v1/b/"
 RESULTS = "^GET .*results.*prediction.results-.*alt=media"
-
-
-@pytest.fixture(scope="module")
-def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    with bucket(tmp_path_factory.mktemp("storage")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

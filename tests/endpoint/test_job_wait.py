@@ -87,7 +87,7 @@ def test_counts_are_said_as_far_as_the_service_tells_them(
         "batch prediction job 1 is running",
         "batch prediction job 1 is running: 500 clips done, 0 failed",
         "batch prediction job 1 is running: 1,500 of 2,000 clips done, 3 failed",
-        "batch prediction job 1 is succeeded: 1,990 of 2,000 clips done, 10 failed",
+        "batch prediction job 1 is succeeded: 1,990 clips done, 10 failed",
     ]
 
 
