@@ -126,7 +126,8 @@ def endpoint(tmp_path: Path) -> Iterator[tuple[LocalEndpoint, Path]]:
         yield local, log
 
 
-WAYS = ["disk", "bucket", "two workers"]
+WAYS = ["disk", "bucket", "two workers"] if MANY else ["bucket", "two workers"]
+"""By default without the first, in which nothing is that is not in one of the others."""
 
 
 @pytest.mark.parametrize("way", WAYS)

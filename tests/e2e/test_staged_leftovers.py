@@ -1,4 +1,7 @@
-"""Whatever ends a run that stages clips: nothing staged is left once the next run on its checkpoint has ended."""
+"""Whatever ends a run that stages clips: nothing staged is left once the next run on its checkpoint has ended.
+
+With KILLS in the environment, those at random moments come to runs in one process, too.
+"""
 
 from __future__ import annotations
 
@@ -205,7 +208,7 @@ KILLS: tuple[Kill, ...] = (
 )
 
 
-@pytest.mark.parametrize("processes", [(), TWO_PROCESSES], ids=["one process", "two processes"])
+@pytest.mark.parametrize("processes", [(), TWO_PROCESSES] if os.environ.get("KILLS") else [TWO_PROCESSES])
 def test_after_kills_at_random_moments_the_next_run_leaves_nothing_and_has_all_rows(
     processes: tuple[str, ...],
     storage: StorageServer,
