@@ -269,6 +269,7 @@ def test_runs_of_other_checkpoints_at_the_same_staging_location_are_not_disturbe
         wait_until(lambda: len(set(place.staged) - left) > STAGED_BEFORE, at_work)
         # It stands still with clips staged until the other one has looked for leftovers, which it does before it probes.
         at_work.send_signal(signal.SIGSTOP)
+        time.sleep(1)  # what it had sent by then has arrived
         arrivals = len(place.arrivals)
         beside = place.start(place.arguments(prefix=second))
         wait_until(lambda: len(place.arrivals) > arrivals + 2, beside)
