@@ -14,9 +14,6 @@ BIGQUERY_VENV := .venv-bigquery
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps
 UV_VERSION := 0.13.9
 
-# One more than there are cores: tests wait for servers more often than they work.
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
-
 OUTPUT ?= out/run
 ARGS ?=
 
@@ -31,7 +28,7 @@ run: $(VENV)/.installed
 	$(BIN)/python -m pipeline --endpoint local "--input=$(INPUT)" "--output=$(OUTPUT)" $(ARGS)
 
 test: $(VENV)/.installed-dev bigquery-server
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder $(ARGS)
 
 test-tensorflow: $(VENV)/.installed-dev $(TENSORFLOW_VENV)/.installed
 	TENSORFLOW_PYTHON=$(TENSORFLOW_VENV)/bin/python $(BIN)/python -m pytest tests/tensorflow $(ARGS)

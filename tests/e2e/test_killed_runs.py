@@ -126,8 +126,8 @@ def endpoint(tmp_path: Path) -> Iterator[tuple[LocalEndpoint, Path]]:
         yield local, log
 
 
-WAYS = ["disk", "bucket", "two workers"] if MANY else ["bucket", "two workers"]
-"""By default without the first, in which nothing is that is not in one of the others."""
+WAYS = ["disk", "bucket", "two workers"] if MANY else ["two workers"]
+"""By default only the last: kills of runs in one process, and of runs with checkpoints in buckets, are in other modules, too."""
 
 
 @pytest.mark.parametrize("way", WAYS)
