@@ -8,6 +8,7 @@ the rows are copied to where they belong in the text, each over what the one bef
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ def _padded(text: str, size: int) -> bytes:
     return text.encode().ljust(size - 1, b"\0") + bytes((length,))
 
 
+@cache  # 40 ms, which only those who write lines wait for
 def _uppers() -> npt.NDArray[np.uint64]:
     """`-d.ddd` for the upper four digits, by sign; then whole numbers `-d.ddd,`, for lower digits that are zeros."""
     texts = [f"{sign}{digits // _THOUSAND}.{digits % _THOUSAND:03}" for sign in ("", "-") for digits in range(_UPPERS)]
@@ -36,6 +38,7 @@ def _uppers() -> npt.NDArray[np.uint64]:
     return np.frombuffer(b"".join(_padded(text, 8) for text in texts), "<u8")
 
 
+@cache
 def _lowers() -> npt.NDArray[np.void]:
     """The end `ddd,` of a number, by its sign and its lower three digits, at its place; nothing for zeros."""
 
@@ -48,25 +51,23 @@ def _lowers() -> npt.NDArray[np.void]:
     return np.frombuffer(b"".join(rows()), f"V{_ROW_BYTES}")
 
 
-_UPPER, _LOWER = _uppers(), _lowers()
-
-
 class CompactSamples:
     """Writes lists of samples that are below 10 in magnitude, in memory that is used again: for one thread."""
 
     def __init__(self) -> None:
+        self._uppers, self._lowers = _uppers(), _lowers()
         self._scaled = np.empty(CLIP_SAMPLES, np.float64)
         self._millionths = np.empty(CLIP_SAMPLES, np.int32)
         self._sign, self._upper, self._lower, self._case = np.empty((4, CLIP_SAMPLES), np.uint32)
         self._upper_index, self._lower_index, self._lengths = np.empty((3, CLIP_SAMPLES), np.intp)
         self._upper_text, self._spare = np.empty((2, CLIP_SAMPLES), np.uint64)
         self._words = np.empty((CLIP_SAMPLES, 2), "<u8")
-        self._rows = self._words.view(_LOWER.dtype)[:, 0]
+        self._rows = self._words.view(self._lowers.dtype)[:, 0]
         self._starts = np.zeros(CLIP_SAMPLES + 1, np.intp)
         self._text = np.empty(1 + _NUMBER_BYTES * CLIP_SAMPLES + _ROW_BYTES, np.uint8)
         self._text[0] = ord("[")
         # A row for each byte at which a number may begin.
-        self._places = np.ndarray(_NUMBER_BYTES * CLIP_SAMPLES, _LOWER.dtype, self._text, 1, (1,))
+        self._places = np.ndarray(_NUMBER_BYTES * CLIP_SAMPLES, self._lowers.dtype, self._text, 1, (1,))
 
     def rounded(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
         """A clip in whole millionths, (32000,), halves to even; valid until the next call."""
@@ -80,8 +81,8 @@ class CompactSamples:
     def line(self, millionths: npt.NDArray[np.int32]) -> bytes:
         """A clip's list and a newline, from what `rounded` gave: 300 kB for loud audio, 64 kB for silence."""
         self._look_up(millionths)
-        _LOWER.take(self._lower_index, out=self._rows, mode="clip")
-        _UPPER.take(self._upper_index, out=self._upper_text, mode="clip")
+        self._lowers.take(self._lower_index, out=self._rows, mode="clip")
+        self._uppers.take(self._upper_index, out=self._upper_text, mode="clip")
         heads, tails = self._words[:, 0], self._words[:, 1]
         np.bitwise_or(heads, self._upper_text, out=heads)
 

@@ -136,25 +136,14 @@ class JobService:
         )
         if known and (job := self._look(labels)):
             return job
-        failures, is_renewed = 0, False
-        while True:
+
+        def create() -> JobReply | PredictionJob:
             reply = self._calls.create(self.settings.parent, message)
-            if reply.code is grpc.StatusCode.OK:
-                return read_job(reply.message)
-            if reply.leaves_open and (job := self._look_after(reply, labels)):
-                return job
-            if reply.code is grpc.StatusCode.UNAUTHENTICATED and not is_renewed:
-                self._calls.renew_credentials()
-                is_renewed = True
-                continue
-            failures += 1
-            if not is_retryable(reply.code):
-                raise refused(self.settings, "create", reply.code)
-            if failures == ATTEMPTS:
-                if reply.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-                    raise refused(self.settings, "create", reply.code)
-                raise unreachable(self.settings, "create", reply.code, failures)
-            self._wait(failures, reply)
+            found = self._look_after(reply, labels) if reply.leaves_open else None
+            return found or reply
+
+        made = self._ask("create", create)
+        return made if isinstance(made, PredictionJob) else read_job(made)
 
     def close(self) -> None:
         """Releases the connections."""
@@ -181,11 +170,13 @@ class JobService:
                 return jobs[0]
         return None
 
-    def _ask(self, asked: Asked, call: Callable[[], JobReply], name: str = "") -> Any:
-        """The message of a call that changes nothing, and so may be repeated."""
+    def _ask(self, asked: Asked, call: Callable[[], JobReply | PredictionJob], name: str = "") -> Any:
+        """The message of a call that may be repeated; or the job, where the call has found that in place of an answer."""
         failures, is_renewed = 0, False
         while True:
             reply = call()
+            if isinstance(reply, PredictionJob):
+                return reply
             if reply.code is grpc.StatusCode.OK:
                 return reply.message
             if reply.code is grpc.StatusCode.UNAUTHENTICATED and not is_renewed:
@@ -196,6 +187,8 @@ class JobService:
             if not is_retryable(reply.code):
                 raise refused(self.settings, asked, reply.code, name)
             if failures == ATTEMPTS:
+                if asked == "create" and reply.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    raise refused(self.settings, asked, reply.code)
                 raise unreachable(self.settings, asked, reply.code, failures)
             self._wait(failures, reply)
 

@@ -14,11 +14,11 @@ from pipeline.on_dataflow import JobGoesOn
 from pipeline.preflight import sweep_folders
 from pipeline.settings import RunSettings
 from pipeline.stopping import INTERRUPTED
-from rows import objects
 from rows.generations import remove_notes
 from rows.job_notes import OpenBatch, attempt, note_closed
 from rows.store import open_store
 from transforms import job_files
+from transforms.files import names_in
 from transforms.join_results import FinishedJob
 from transforms.submit_job import Submission, submit
 
@@ -191,5 +191,4 @@ class BatchJobs:
         """Whether the clips are in the format of today's model, and all that were written are there."""
         if batch.written.instance_format != self._submission.settings.instance_format:
             return False
-        bucket, prefix = objects.split(f"{batch.folder}{job_files.CLIPS}")
-        return sum(1 for _ in objects.names(bucket, prefix)) == batch.written.shards
+        return len(names_in(f"{batch.folder}{job_files.CLIPS}", "")) == batch.written.shards

@@ -69,10 +69,7 @@ class _Embed(PacketBundles):
         return _Parts(self._embed)
 
     def tag(self) -> str:
-        work = self._embed.work
-        return repr(
-            (self._embed.endpoint, self._embed.staging, work.clips, work.decoder_processes, work.decoder_limits)
-        )
+        return f"{super().tag()} {(self._embed.endpoint, self._embed.staging)!r}"
 
     def open_outbox(self, on_done: OnDone[Ticket], on_unstaged: OnUnstaged[Ticket], count: Count) -> Outbox[Ticket]:
         parts: _Parts = self.parts

@@ -129,13 +129,14 @@ class PacketBundles(beam.DoFn):
         self._summed_up = summed_up
         self._shared = Shared()
 
-    @abstractmethod
     def make_parts(self) -> ProcessParts:
         """What is shared in the process."""
+        return ProcessParts(self._settings)
 
-    @abstractmethod
     def tag(self) -> str:
         """What says whether parts that are there can be used."""
+        settings = self._settings
+        return repr((settings.clips, settings.decoder_processes, settings.decoder_limits))
 
     @abstractmethod
     def open_outbox(self, on_done: OnDone[Ticket], on_unstaged: OnUnstaged[Ticket], count: Count) -> ClipOutbox[Ticket]:

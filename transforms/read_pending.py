@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import apache_beam as beam
 
-from rows import objects
 from rows.pending import DamagedIndex, decode_clip, index_lines
-from transforms.files import FileError, explained_as, read_whole
+from transforms.files import FileError, names_in, read_whole
 from transforms.interruption import INTERRUPTION
 from transforms.job_files import CLIPS, INDEX
 from transforms.quiet import quiet_worker
@@ -23,9 +22,7 @@ def index_files(folder: str) -> list[str]:
 
 
 def _names(folder: str, extension: str) -> set[str]:
-    with explained_as("list", folder):
-        uris = [version.uri for version in objects.versions(folder)]
-    return {uri[len(folder) : -len(extension)] for uri in uris if uri.endswith(extension)}
+    return {uri[len(folder) : -len(extension)] for uri in names_in(folder, "") if uri.endswith(extension)}
 
 
 def read_index(path: str) -> list[tuple[str, bytes]]:

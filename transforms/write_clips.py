@@ -17,7 +17,7 @@ from transforms import job_files
 from transforms.clip_shards import SHARD_BYTES, ClipShards, Shard
 from transforms.interruption import INTERRUPTION
 from transforms.outbox import Count, OnDone, OnUnstaged
-from transforms.packet_bundles import COUNTS, PacketBundles, ProcessParts, WorkSettings
+from transforms.packet_bundles import COUNTS, PacketBundles, WorkSettings
 from transforms.packet_work import Ticket
 from transforms.quiet import quiet_worker
 from transforms.staged_objects import staging_error
@@ -41,13 +41,6 @@ class _Write(PacketBundles):
     def __init__(self, settings: WriteSettings) -> None:
         super().__init__(settings.work, ("written",), ("clipped_samples",))
         self._write = settings
-
-    def make_parts(self) -> ProcessParts:
-        return ProcessParts(self._write.work)
-
-    def tag(self) -> str:
-        work = self._write.work
-        return repr((work.clips, work.decoder_processes, work.decoder_limits))
 
     def open_outbox(self, on_done: OnDone[Ticket], _on_unstaged: OnUnstaged[Ticket], count: Count) -> ClipShards:
         to = self._write
