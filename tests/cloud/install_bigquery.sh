@@ -1,9 +1,9 @@
 #!/bin/sh
-# Makes the local BigQuery server's environment: install_bigquery.sh FOLDER LOCK_FILE UV_VERSION
+# Makes the local BigQuery server's environment: install_bigquery.sh FOLDER LOCK_FILE UV
 #
 # The server needs Python 3.13, whatever the pipeline runs on. Without one the tests that ask the server are skipped.
 set -eu
-folder=$1 lock=$2 uv_version=$3
+folder=$1 lock=$2 uv=$3
 
 is_3_13() {
   "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' >/dev/null 2>&1
@@ -14,10 +14,6 @@ find_python() {
     if is_3_13 "$candidate"; then echo "$candidate"; return; fi
   done
   # uv knows more places, and the Pythons that it has installed itself.
-  uv=$(command -v uv || echo build/lock/bin/uv)
-  if [ ! -x "$uv" ]; then
-    python3 -m venv build/lock && build/lock/bin/python -m pip install --quiet "uv==$uv_version" || return 0
-  fi >/dev/null 2>&1
   "$uv" python find 3.13 2>/dev/null || true
 }
 
@@ -28,7 +24,8 @@ if [ -z "$python" ]; then
 fi
 rm -rf "$folder"
 "$python" -m venv "$folder"
-"$folder/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r "$lock"
+"$uv" pip install --quiet --compile-bytecode --python "$folder/bin/python" --require-hashes --no-deps -r "$lock" ||
+  "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r "$lock"
 # DuckDB looks for its extensions in the home folder, from where it would download them; they came as packages.
 "$folder/bin/python" - "$folder" <<'EOF'
 import pathlib, sys, duckdb

@@ -43,3 +43,21 @@ def test_beam_stages_it_as_it_is(tmp_path: Path) -> None:
         role = beam_runner_api_pb2.ArtifactStagingToRolePayload.FromString(artifact.role_payload)
         staged[role.staged_name] = Path(path).read_text()
     assert staged == {"requirements.txt": FILE.read_text()}
+
+
+def test_the_environment_with_tensorflow_differs_only_where_it_must() -> None:
+    usual = {}
+    for line in FILE.read_text().splitlines():
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate({"python_full_version": "3.11.9"}):
+            usual[requirement.name] = str(requirement.specifier)
+    lines = (REPOSITORY / "requirements-tfio.txt").read_text().splitlines()
+    locked = [Requirement(line.removesuffix(" \\").strip()) for line in lines if not line.startswith(" ")]
+    with_tensorflow = {requirement.name: str(requirement.specifier) for requirement in locked}
+    differs = {name for name, version in with_tensorflow.items() if usual.get(name, version) != version}
+    assert differs == {"numpy"}
+    assert usual.keys() - with_tensorflow.keys() <= {"pywin32-ctypes"}
+    assert with_tensorflow["numpy"].startswith("==1.26.")
+    assert with_tensorflow["protobuf"].startswith("==6.33.")
+    assert (with_tensorflow["tensorflow-cpu"], with_tensorflow["tensorflow-io"]) == ("==2.17.1", "==0.37.1")
+    assert all("--hash=sha256:" in line for line in lines if line.startswith(" "))
