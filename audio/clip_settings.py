@@ -1,4 +1,4 @@
-"""What decides which clips a recording gives."""
+"""What decides which clips a recording gives, and what is in them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from audio.mix import CHANNEL_PATTERN, MEAN
+from audio.resample import ResamplerName
 from audio.stretches import SAMPLE_RATE_HZ
 from audio.window import CLIP_SAMPLES, Rules, Tail
 
@@ -19,7 +20,7 @@ _CLIP_S = CLIP_SAMPLES / SAMPLE_RATE_HZ
 
 @dataclass(frozen=True)
 class ClipSettings:
-    """What decides which clips a recording gives. Wrong values raise ValueError with a message for the user."""
+    """What decides which clips a recording gives, and what is in them. Wrong values raise ValueError with a message for the user."""
 
     channel: str = MEAN
     """`mean` of all channels, `each` channel by itself, or the number of one, from 0."""
@@ -34,6 +35,8 @@ class ClipSettings:
     """Clips whose audio is quieter than this are skipped: dB of full scale, not above 0; None keeps all."""
     event_context: EventContext = "audio"
     """What surrounds an event in a clip that it does not fill: the recording's `audio` around it, or `zeros`."""
+    resampler: ResamplerName = "soxr"
+    """What resamples: `soxr`, in quality HQ, or `tensorflow_io`. Not which clips there are, but what is in them."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(CHANNEL_PATTERN, self.channel):
@@ -56,6 +59,8 @@ class ClipSettings:
             raise ValueError(
                 f"event_context is {self.event_context!r}; expected one of {', '.join(get_args(EventContext))}"
             )
+        if self.resampler not in get_args(ResamplerName):
+            raise ValueError(f"resampler is {self.resampler!r}; expected one of {', '.join(get_args(ResamplerName))}")
 
     @property
     def hop_samples(self) -> int:

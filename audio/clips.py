@@ -178,7 +178,10 @@ class ClipStream(Iterator[ClipResult]):
                     raise
                 self.failed_takes.append(FailedTake(take, error.code, error.message))
         names = sorted(takers, key=lambda name: -1 if name == MEAN else int(name))
-        return [(Track(name, source.rate_hz, self._start_s, self._stretch_s), takers[name]) for name in names]
+        return [(self._track(name, source.rate_hz), takers[name]) for name in names]
+
+    def _track(self, channel: str, rate_hz: int) -> Track:
+        return Track(channel, rate_hz, self._start_s, self._stretch_s, self._settings.resampler)
 
     def _open_schedule(self) -> Schedule:
         failed = {failed.take for failed in self.failed_takes}

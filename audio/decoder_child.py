@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO, cast
 
 from audio import decoder_wire as wire
+from audio import tensorflow_resampler
 from audio.clip import Samples
 from audio.clips import Clip, ClipSettings, ClipStream, open_clips
 from audio.decoder_limits import DecoderLimits, Memory, Timer, give_up_rights
@@ -62,6 +63,8 @@ class _Child:
         os.close(setup["ring"])
         self._free_slots = SLOTS
         self._timer = Timer(limits.idle_s)
+        if self._settings.resampler == "tensorflow_io":
+            tensorflow_resampler.check()  # now, as what it loads and its threads are not the recordings' memory
         give_up_rights()
         self._memory = Memory(limits.memory_bytes)
         # Until here, standard error says why the process cannot work; from here on, decoders write of files' oddities.

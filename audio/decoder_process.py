@@ -80,14 +80,14 @@ class DecoderProcess:
             self.ring = Ring(ring.fileno())
             """Where the process leaves samples."""
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-B", "-c", _BOOTSTRAP, module, *_module_path()],
+                child_command(module),
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
                 pass_fds=[self._inbox.fileno(), ring.fileno()],
                 cwd="/",
-                env=_environment(),
+                env=child_environment(),
             )
         except OSError as error:
             self._free()
@@ -250,13 +250,14 @@ def _status_name(status: int) -> str:
         return f"signal {-status}"
 
 
-def _module_path() -> list[str]:
-    """Return where this process finds modules, this package included, without the working folder's short name."""
-    folders = [folder for folder in sys.path if folder]
+def child_command(module: str) -> list[str]:
+    """Return what runs `main` of a module in a Python that finds the modules that this one finds."""
+    folders = [folder for folder in sys.path if folder]  # without the working folder's short name
     own = str(Path(__file__).resolve().parents[1])
-    return folders if own in folders else [*folders, own]
+    path = folders if own in folders else [*folders, own]
+    return [sys.executable, "-I", "-S", "-B", "-c", _BOOTSTRAP, module, *path]
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """Return what a decoder needs of this process's environment: no tokens, no credentials."""
     return {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ} | _SET_VARIABLES

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
+import soxr
 
 from audio.bad_places import BadPlaces
-from audio.stretches import SAMPLE_RATE_HZ, STRETCH_S, Stretch, first_needed_s
+from audio.stretches import SAMPLE_RATE_HZ, STRETCH_S, Stream, Stretch, first_needed_s
+from audio.tensorflow_resampler import TensorFlowStream
 
 _Samples = npt.NDArray[np.float32]
+ResamplerName = Literal["soxr", "tensorflow_io"]
 
 _MARGIN_S = 0.05
-# soxr HQ reaches 95 samples to either side at the lower of the two rates until its response is below -120 dB.
+# soxr HQ reaches 95 samples to either side at the lower of the two rates until its response is below -120 dB; tensorflow-io's 32.
 _MARGIN_FRAMES = 100
 
 
 class Resampler:
-    """Resamples one channel with soxr HQ, stretch by stretch; a recording that has 16 kHz already passes as it is.
+    """Resamples one channel, by default with soxr HQ, stretch by stretch; a recording that has 16 kHz already passes as it is.
 
     Samples that are not finite (NaN, infinite, or beyond float32 once filtered) become zeros, and `touched` tells which
     output samples they touch: 50 ms, or the filter's reach where that is longer, to either side.
@@ -25,8 +30,11 @@ class Resampler:
     where a stretch begins.
     """
 
-    def __init__(self, rate_hz: int, start_s: int = 0, stretch_s: int = STRETCH_S) -> None:
+    def __init__(
+        self, rate_hz: int, start_s: int = 0, stretch_s: int = STRETCH_S, resampler: ResamplerName = "soxr"
+    ) -> None:
         self._rate_hz = rate_hz
+        self._resampler = resampler
         self._stretch_s = stretch_s
         self._bad = BadPlaces(int(max(_MARGIN_S, _MARGIN_FRAMES / rate_hz) * SAMPLE_RATE_HZ))
         self._frames_in = first_needed_s(start_s) * rate_hz
@@ -81,7 +89,12 @@ class Resampler:
         self._bad.forget(before)
 
     def _begin(self, number: int) -> Stretch:
-        return Stretch(self._rate_hz, number, self._stretch_s, self._bad)
+        stream: Stream
+        if self._resampler == "soxr":
+            stream = soxr.ResampleStream(self._rate_hz, SAMPLE_RATE_HZ, 1, quality="HQ")
+        else:
+            stream = TensorFlowStream(self._rate_hz)
+        return Stretch(self._rate_hz, number, self._stretch_s, self._bad, stream)
 
     def _across(self, stretch: Stretch, samples: _Samples, *, may_be_bad: bool) -> _Samples:
         """Resample `samples` where one stretch goes over into the next: both filter what is around the border."""

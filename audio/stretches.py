@@ -3,14 +3,16 @@
 soxr filters in blocks that are aligned to where its input begins: restarted elsewhere, it gives samples that differ in
 their last bits. So the 16 kHz samples of stretch k, which are [k, k + 1) times STRETCH_S seconds of the recording, are by
 definition those of a soxr stream of their own: its input begins ROLL_S before the stretch (or with the recording) and
-ends ROLL_S after it (or with the recording), and what it gives outside of the stretch is dropped.
+ends ROLL_S after it (or with the recording), and what it gives outside of the stretch is dropped. tensorflow-io's resampler
+gives the same samples wherever it begins; it is used in the same way.
 """
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
-import soxr
 
 from audio.bad_places import BadPlaces
 
@@ -24,6 +26,14 @@ ROLL_S = 1
 _Samples = npt.NDArray[np.float32]
 
 
+class Stream(Protocol):
+    """Resamples one channel to 16 kHz, as soxr's streams do."""
+
+    def resample_chunk(self, samples: _Samples, last: bool = False) -> _Samples:
+        """Return what of the output is complete with `samples`, both float32 of shape (n,); with `last` the rest."""
+        ...
+
+
 def first_needed_s(start_s: int) -> int:
     """Return from which second on a recording must be decoded for the samples from `start_s` on, a stretch's start."""
     return max(0, start_s - ROLL_S)
@@ -32,7 +42,7 @@ def first_needed_s(start_s: int) -> int:
 class Stretch:
     """One stretch of one channel: give it the frames [first_frame, last_frame), as far as there are so many."""
 
-    def __init__(self, rate_hz: int, number: int, stretch_s: int, bad: BadPlaces) -> None:
+    def __init__(self, rate_hz: int, number: int, stretch_s: int, bad: BadPlaces, stream: Stream) -> None:
         begin_s = number * stretch_s
         self.number = number
         self.first_frame = first_needed_s(begin_s) * rate_hz
@@ -44,7 +54,7 @@ class Stretch:
         self._at = first_needed_s(begin_s) * SAMPLE_RATE_HZ
         self._bad = bad
         self._frames_in = 0
-        self._stream = soxr.ResampleStream(rate_hz, SAMPLE_RATE_HZ, 1, quality="HQ")
+        self._stream = stream
 
     @property
     def is_complete(self) -> bool:

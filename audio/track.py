@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audio.mix import channel_samples
-from audio.resample import Resampler
+from audio.resample import Resampler, ResamplerName
 from audio.source import Block
 from audio.stretches import SAMPLE_RATE_HZ
 from audio.window import CLIP_SAMPLES
@@ -17,13 +17,13 @@ _Samples = npt.NDArray[np.float32]
 class Track:
     """The 16 kHz samples of one channel; places are counted from the recording's start."""
 
-    def __init__(self, channel: str, rate_hz: int, start_s: int, stretch_s: int) -> None:
+    def __init__(self, channel: str, rate_hz: int, start_s: int, stretch_s: int, resampler: ResamplerName) -> None:
         self.channel = channel
         self.end = start_s * SAMPLE_RATE_HZ
         """Up to where there are samples so far."""
         self.settled = 0
         """Up to where no later input can touch the samples any more."""
-        self._resampler = Resampler(rate_hz, start_s, stretch_s)
+        self._resampler = Resampler(rate_hz, start_s, stretch_s, resampler)
         self._may_be_bad = False
         self._held: _Samples = np.empty(2 * CLIP_SAMPLES, np.float32)
         self._held_size = 0

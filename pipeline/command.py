@@ -28,6 +28,7 @@ from pipeline.preflight import staged_in
 from pipeline.reach import check_job_files, check_readable, check_signed_in, explained, prove_writable
 from pipeline.report import print_summary, shortfall
 from pipeline.requests_run import send_requests
+from pipeline.resampling import check_resampler
 from pipeline.resuming import alone_on_checkpoint, find_earlier, take_over
 from pipeline.settings import RunSettings
 from pipeline.stopping import INTERRUPTED, INTERRUPTED_TEXT, stopping
@@ -71,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.plan:
             print(json.dumps(plan(run), indent=2, ensure_ascii=False))
             return DONE
+        if arguments.pool is None:  # else workers do it, elsewhere
+            check_resampler(run.clips.resampler)
         make_folders(run)
         prove_writable(run)
         if arguments.pool is not None:

@@ -73,6 +73,11 @@ def complete(options: PipelineOptions, run: RunSettings, staging_location: str |
         raise UsageError("--worker_harness_container_image is outdated: expected --sdk_container_image")
     if workers.sdk_container_image and not re.fullmatch(IMAGE, workers.sdk_container_image):
         _refuse_image(repr(workers.sdk_container_image))
+    if run.clips.resampler == "tensorflow_io" and not workers.sdk_container_image:
+        raise UsageError(
+            "--resampler is 'tensorflow_io', for which workers need TensorFlow, but pip cannot install it beside Beam: expected "
+            "--sdk_container_image with an image that holds requirements-tfio.txt, or --resampler soxr"
+        )
     _check_setup_file(options.view_as(SetupOptions))
     _check_secrets(options)
     debug = options.view_as(DebugOptions)

@@ -32,7 +32,7 @@ def run_facts(run: RunSettings, endpoint: str) -> dict[str, Any]:
         "checkpoint": run.checkpoint,
         **table_facts(run),
         "max_requests": run.max_requests,
-        "versions": versions(),
+        "versions": versions(run.clips.resampler),
     }
 
 

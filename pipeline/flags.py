@@ -92,6 +92,12 @@ def make_parser() -> argparse.ArgumentParser:
         default="audio",
         help="what surrounds a manifest's event in its clips: the recording's audio, or zeros (default: audio)",
     )
+    clips.add_argument(
+        "--resampler",
+        default="soxr",
+        help="soxr, or tensorflow_io for features that must match those made with tfio.audio.resample: it needs the environment that "
+        "make tfio makes (default: soxr)",
+    )
 
     decoding = parser.add_argument_group("decoding")
     decoding.add_argument(

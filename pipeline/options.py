@@ -85,7 +85,13 @@ def parse(argv: Sequence[str]) -> Arguments:
     _check_sending(given, on_dataflow=on_dataflow)
     try:
         clips = ClipSettings(
-            given.channel, given.hop_s, given.tail, given.min_audio_s, given.min_rms_dbfs, given.event_context
+            given.channel,
+            given.hop_s,
+            given.tail,
+            given.min_audio_s,
+            given.min_rms_dbfs,
+            given.event_context,
+            given.resampler,
         )
     except ValueError as error:  # its fields are named as the options are
         raise UsageError(f"--{error}") from None

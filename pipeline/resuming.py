@@ -20,6 +20,8 @@ from rows.lease_holder import AskJob
 from rows.store import Store, open_store
 
 _OPTIONS = {"model_id": "--model_id", "resampler": "--resampler"}
+_GIVEN: dict[object, str] = {"soxr HQ": "soxr"}
+"""Values of options, where the fingerprint names them otherwise."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,10 @@ def _check_fingerprint(run: RunSettings, earlier: Earlier) -> None:
         )
         theirs = other.get("fingerprint_settings")
         for name, value in run.fingerprint_settings.items():
-            if isinstance(theirs, dict) and theirs.get(name) != value:
+            if isinstance(theirs, dict) and (their_value := theirs.get(name)) != value:
                 what = _OPTIONS.get(name, f"the setting {name!r}")
+                ours, begun_with = (repr(_GIVEN.get(one, one)) for one in (value, their_value))
                 raise UsageError(
-                    f"{what} is {value!r}, but the checkpoint {run.checkpoint!r} was begun with {theirs.get(name)!r}: {remedy}"
+                    f"{what} is {ours}, but the checkpoint {run.checkpoint!r} was begun with {begun_with}: {remedy}"
                 )
         raise UsageError(f"the checkpoint {run.checkpoint!r} was begun with other settings: {remedy}")

@@ -114,7 +114,7 @@ class RunSettings:
             "audio_rules": AUDIO_RULES,
             "sample_rate_hz": SAMPLE_RATE_HZ,
             "clip_samples": CLIP_SAMPLES,
-            "resampler": "soxr HQ",
+            "resampler": "soxr HQ" if self.clips.resampler == "soxr" else self.clips.resampler,
             "model_id": self.model_id,
         }
 

@@ -132,6 +132,7 @@ PARAMETERS: Final[dict[str, Parameter]] = {
 EXCLUDED: Final[dict[str, str]] = {
     "delete_checkpoint": "nobody waits for the job's end, before which it needs the checkpoint",
     "max_requests": "workers are on several machines, which cannot count together: limit is there for trials",
+    "resampler": "the template's image holds no TensorFlow",
     "plan": "prints to a terminal, and starts no job",
     "no_wait": "a template's launcher never waits",
     "staging_location": "every launch has one of its own (gcloud's --staging-location), and the launcher passes it on",

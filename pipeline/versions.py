@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from importlib import metadata
 
+from audio.resample import ResamplerName
 
-def versions() -> dict[str, str]:
+_TENSORFLOW = ("tensorflow", "tensorflow-cpu", "tensorflow-io")
+
+
+def versions(resampler: ResamplerName = "soxr") -> dict[str, str]:
     """Versions of the decoders, the resampler and the pipeline's main parts, by name."""
     import soundfile
 
-    found = {name: metadata.version(name) for name in ("apache-beam", "numpy", "soundfile", "soxr")}
+    found = {name: metadata.version(name) for name in ("apache-beam", "numpy", "soundfile")}
+    for name in ("soxr",) if resampler == "soxr" else _TENSORFLOW:
+        with contextlib.suppress(
+            metadata.PackageNotFoundError
+        ):  # TensorFlow has several names, and may be the workers' alone
+            found[name] = metadata.version(name)
     found["libsndfile"] = soundfile.__libsndfile_version__
     try:
         import av

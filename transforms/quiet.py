@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Final, TextIO
 
 KNOWN_ERROR: Final = re.compile(
-    r"(?:^|\\n|\n)(?:audio\.listing\.\w+|audio\.manifest\w*\.\w+|audio\.decoder\w*\.Decoders(?:Closed|Unusable)|endpoint\.errors\.\w+"
+    r"(?:^|\\n|\n)(?:audio\.listing\.\w+|audio\.manifest\w*\.\w+|audio\.decoder\w*\.Decoders(?:Closed|Unusable)|audio\.tensorflow_resampler\.\w+"
+    r"|endpoint\.errors\.\w+"
     r"|rows\.checkpoint\.DamagedRecord|rows\.writer\.\w+|rows\.store\.\w+"
     r"|transforms\.bigquery_jobs\.\w+|transforms\.files\.\w+|transforms\.staged_objects\.\w+"
     r"|transforms\.choose_rows\.LostClip): (?P<message>.+?)(?: \[while running .*)?(?:\\n.*)?(?:$|\n)"

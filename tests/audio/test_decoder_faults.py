@@ -12,6 +12,7 @@ from audio.clips import ClipSettings
 from audio.decoder_limits import DecoderLimits
 from audio.decoders import Decoders, DecodersUnusable, Decoding
 from audio.recording import Take
+from tests.audio.fake_tensorflow import FAILS, install
 from tests.audio.makers import noise, sound_file, wav
 from tests.audio.planted_child import planted
 from tests.audio.test_decoders import RATE_HZ, open_files, segment, wait_until_gone
@@ -185,6 +186,14 @@ def test_processes_that_cannot_work_end_the_run(module: str, says: str) -> None:
             assert decoding.error is None
             assert list(decoding) == []
         assert pool.pids == []
+
+
+def test_processes_whose_resampler_does_not_work_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, FAILS)
+    with Decoders(ClipSettings(resampler="tensorflow_io"), 1) as pool:
+        decoding = pool.decode(segment(), WAV)
+        with pytest.raises(DecodersUnusable, match="a tone cannot be resampled: NotImplementedError"):
+            next(decoding)
 
 
 def test_processes_that_cannot_be_started_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

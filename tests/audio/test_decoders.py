@@ -19,7 +19,8 @@ from audio.decoders import Decoders, Decoding
 from audio.errors import ChangedFile, StorageError
 from audio.fetch import local_version
 from audio.recording import Recording, Segment, Take
-from tests.audio.makers import amr, amr_speech, encode, noise, sound_file, wav
+from tests.audio.fake_tensorflow import WORKS, install
+from tests.audio.makers import amr, amr_speech, encode, int16, noise, sound_file, wav
 
 RATE_HZ = 16_000
 TWO_CHANNELS = wav(noise(5 * RATE_HZ, 2))
@@ -141,6 +142,15 @@ def test_takes_parts_and_settings_reach_the_process(tmp_path: Path) -> None:
             assert described(pool.decode(asked, data)) == expected
             failed.append(expected[-1])
     assert [take.code for take in failed[0]] == ["no_such_channel", "event_beyond_end"]
+
+
+def test_the_resampler_reaches_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, WORKS)
+    samples = noise(2 * 48_000)
+    with Decoders(ClipSettings(resampler="tensorflow_io"), 1) as pool:
+        (clip,) = [clip for clip in pool.decode(segment(), wav(samples, 48_000)) if isinstance(clip, Clip)]
+    third = int16(samples)[::3, 0] / np.float32(32768)
+    np.testing.assert_array_equal(clip.samples, third)
 
 
 def test_the_source_is_known_from_the_first_clip_on(decoders: Decoders, here: Decoders) -> None:

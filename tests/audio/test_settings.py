@@ -20,6 +20,7 @@ def test_hop_in_samples(hop_s: float, samples: int) -> None:
         *(("channel", value, "mean, each, or") for value in ("", "left", "-1", "01", "1.0", "mean ", "٣")),
         ("tail", "cut", "pad, shift, drop"),
         *(("event_context", value, "audio, zeros") for value in ("", "silence", None)),
+        *(("resampler", value, "soxr, tensorflow_io") for value in ("", "scipy", None)),
         *(("min_audio_s", value, "0 to 2.0 seconds") for value in (-0.1, 2.1, math.nan)),
         *(("min_rms_dbfs", value, "0 or below") for value in (3.0, math.nan, -math.inf)),
     ],

@@ -10,7 +10,7 @@ L = CLIP_SAMPLES
 
 
 def track() -> Track:
-    return Track("0", 16_000, 0, 300)
+    return Track("0", 16_000, 0, 300, "soxr")
 
 
 def clip_of(held: Track, start: int, audio_start: int, audio_stop: int) -> np.ndarray:

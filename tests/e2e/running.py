@@ -26,16 +26,16 @@ def run_command(*arguments: object, timeout_s: float = 300, **environment: str) 
     )
 
 
-def succeed(*arguments: object, **environment: str) -> dict[str, Any]:
+def succeed(*arguments: object, timeout_s: float = 300, **environment: str) -> dict[str, Any]:
     """Runs the command, which must succeed; its summary."""
-    done = run_command(*arguments, **environment)
+    done = run_command(*arguments, timeout_s=timeout_s, **environment)
     assert done.returncode == 0, done.stderr
     return summary_of(arguments[list(map(str, arguments)).index("--output") + 1])
 
 
 def summary_of(prefix: object) -> dict[str, Any]:
     """The summary of the run that wrote `prefix`; its counts must add up."""
-    summary = json.loads(Path(f"{prefix}-summary.json").read_text())
+    summary: dict[str, Any] = json.loads(Path(f"{prefix}-summary.json").read_text())
     assert summary["clips"] == summary["embedded"] + summary["failed"] + summary["skipped"]
     assert summary["recordings"] == sum(summary["recordings_by_status"].values())
     return summary

@@ -224,6 +224,10 @@ def test_with_autoscaling_the_limit_is_divided_by_the_most_workers() -> None:
         ),
         ({"sdk_container_image": IMAGE[:-1]}, ["--sdk_container_image is", "digest"]),
         ({"worker_harness_container_image": IMAGE}, ["--worker_harness_container_image", "--sdk_container_image"]),
+        (
+            {"setup_file": "setup.py", "sdk_container_image": None, "resampler": "tensorflow_io"},
+            ["--resampler is 'tensorflow_io'", "--sdk_container_image", "requirements-tfio.txt"],
+        ),
         ({"setup_file": "setup.cfg", "sdk_container_image": None}, ["--setup_file is 'setup.cfg'", "setup.py"]),
         ({"setup_file": "no/setup.py"}, ["--setup_file is 'no/setup.py'"]),
         ({"job_name": "Daily"}, ["--job_name is 'Daily'", "lower-case"]),

@@ -75,6 +75,13 @@ def test_another_model_is_refused_by_the_option_that_differs(tmp_path: Path) -> 
         find_earlier(run)
 
 
+def test_a_checkpoint_of_another_resampler_is_refused_as_the_options_name_them(tmp_path: Path) -> None:
+    earlier_run(settings(tmp_path), "run1")
+    said = r"--resampler is 'tensorflow_io', but the checkpoint .* was begun with 'soxr': .*--fresh_checkpoint"
+    with pytest.raises(UsageError, match=said):
+        find_earlier(settings(tmp_path, resampler="tensorflow_io"))
+
+
 def test_another_fingerprint_is_refused_by_the_setting_that_differs(tmp_path: Path) -> None:
     run = settings(tmp_path)
     changed = {**run.fingerprint_settings, "audio_rules": 0}

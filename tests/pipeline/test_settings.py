@@ -35,6 +35,12 @@ def test_the_fingerprint_changes_with_the_model(tmp_path: Path) -> None:
     assert replace(run, model_id="another").fingerprint != run.fingerprint
 
 
+def test_the_fingerprint_changes_with_the_resampler(tmp_path: Path) -> None:
+    run = settings(tmp_path, resampler="tensorflow_io")
+    assert run.fingerprint_settings == {**settings(tmp_path).fingerprint_settings, "resampler": "tensorflow_io"}
+    assert settings(tmp_path, resampler="soxr").fingerprint == settings(tmp_path).fingerprint != run.fingerprint
+
+
 @pytest.mark.parametrize(
     "change",
     [

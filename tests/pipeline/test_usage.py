@@ -42,6 +42,7 @@ WRONG_VALUES = [
     ("min_rms_dbfs", "3", ["--min_rms_dbfs", "3.0", "0 or below"]),
     ("min_rms_dbfs", "-inf", ["--min_rms_dbfs", "'-inf'", "not a number"]),
     ("event_context", "silence", ["--event_context", "'silence'", "audio", "zeros"]),
+    ("resampler", "librosa", ["--resampler", "'librosa'", "soxr, tensorflow_io"]),
     ("endpoint", "vertex", ["--endpoint", "'vertex'", "local, research or projects/"]),
     ("endpoint", "projects/p/locations/l", ["--endpoint", "'projects/p/locations/l'", "endpoints/ENDPOINT"]),
     ("endpoint", REMOTE + "/", ["--endpoint", REMOTE + "/", "endpoints/ENDPOINT"]),
