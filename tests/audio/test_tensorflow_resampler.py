@@ -66,7 +66,7 @@ def moved(samples: np.ndarray, rate_hz: int) -> np.ndarray:
     return whole[delay(rate_hz) :][:count]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     rate_hz=st.sampled_from(RATES_HZ),
     seconds=st.one_of(st.floats(0.002, 1), st.integers(1, 8), st.floats(1, 8)),
