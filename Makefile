@@ -5,7 +5,7 @@
 # make test-tensorflow   the tests that need TensorFlow: that resampler, and the TFRecord output read back; does make tfio
 # make bigquery-server   installs the local BigQuery server for the tests; make test does so too
 # make template-metadata   writes templates/metadata.json anew, from the command's options
-# make lint, make format, make bench, make bench-full, make lock, make clean
+# make lint, make format, make bench, make bench-full, make bench-resamplers, make lock, make clean
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -27,7 +27,7 @@ $(UV) pip install --compile-bytecode --python $(1)/bin/python $(HASHED) -r $(2) 
 $(1)/bin/python -m pip install --disable-pip-version-check $(HASHED) -r $(2)
 endef
 
-.PHONY: demo run test tfio test-tensorflow bigquery-server template-metadata lint format bench bench-full lock clean
+.PHONY: demo run test tfio test-tensorflow bigquery-server template-metadata lint format bench bench-full bench-resamplers lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m emulator.recordings out/demo/recordings
@@ -65,6 +65,9 @@ bench: $(VENV)/.installed-dev
 
 bench-full: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks
+
+bench-resamplers: tfio
+	$(TFIO_VENV)/bin/python -m benchmarks.resamplers $(ARGS)
 
 $(UV): requirements-uv.lock
 	$(PYTHON) -m venv $(UV_VENV)

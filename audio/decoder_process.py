@@ -163,7 +163,7 @@ class DecoderProcess:
                 "the decoding process was killed, as a system does that runs out of memory; "
                 f"{_INSTEAD}, or run again with more memory"
             )
-        return crashed("it hung up" if status is None else _status_name(status))
+        return crashed("it hung up" if status is None else status_name(status))
 
     def why_not_started(self) -> DecodersUnusable:
         """End it, and return why it never came to work, of a process that is gone or idle."""
@@ -172,7 +172,7 @@ class DecoderProcess:
             self._stderr.seek(0)
             lines = self._stderr.read(1 << 16).decode(errors="replace").strip().splitlines()
         said = f": {lines[-1][:300]}" if lines else ""
-        ended = "it does not answer" if status is None else _status_name(status)
+        ended = "it does not answer" if status is None else status_name(status)
         self.end()
         return DecodersUnusable(
             f"a decoding process cannot work ({ended}){said}; it runs {sys.executable}, and needs the same packages as "
@@ -241,7 +241,8 @@ def crashed(how: str) -> DecoderCrashed:
     return DecoderCrashed(f"the decoder crashed on this file ({how}); {_INSTEAD}")
 
 
-def _status_name(status: int) -> str:
+def status_name(status: int) -> str:
+    """Return how a process ended, in words."""
     if status >= 0:
         return f"it ended with status {status}"
     try:

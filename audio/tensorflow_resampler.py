@@ -1,7 +1,8 @@
-"""Resampling with `tfio.audio.resample`, for who must match features that were made with it.
+"""Resampling with `tfio.audio.resample`, for those who must match features that were made with it.
 
-It is a Speex resampler of quality 4: each output sample is a sum over 64 input samples (over 4 ms, where the rate goes down), the same
-wherever a call begins that is a whole second away, and it comes late by half of that.
+Its op is a Speex resampler of quality 4: an output sample is a sum over 64 input samples (over 4 ms of them, where the rate goes
+down), the last of which is the one at its time, so that it comes late by half of them. It is the same, bit for bit, in each call that
+begins on a whole second and early enough.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ def check() -> None:
 
 
 def main() -> None:
-    """End the process, which was started for it: with status 0 if the resampler works, else with why not on standard error."""
+    """Return if the resampler works; else end the process with status 1, and with why not as the last line of standard error."""
     try:
         check()
     except ResamplerUnusable as error:
@@ -160,9 +161,8 @@ def _libraries() -> tuple[ModuleType, ModuleType]:
         import tensorflow_io
     except ImportError as error:
         raise ResamplerUnusable(f"{error} ({_installed()})") from error
-    logging.getLogger("tensorflow").setLevel(
-        logging.ERROR
-    )  # it warns that the op is not vectorized, which one channel need not be
+    # It warns that the op is not vectorized, which one channel need not be.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with contextlib.suppress(RuntimeError):  # this process has used TensorFlow before
         tensorflow.config.threading.set_intra_op_parallelism_threads(1)
         tensorflow.config.threading.set_inter_op_parallelism_threads(1)

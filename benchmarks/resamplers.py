@@ -1,6 +1,6 @@
 """The two resamplers side by side: speed, pass band, aliases, delay, size, import time, memory, and the embeddings of the same recordings.
 
-It needs TensorFlow: run as `.venv-tfio/bin/python -m benchmarks.resamplers [--short] [FOLDER]`, after `make tfio`. FOLDER holds the
+It needs TensorFlow: `make bench-resamplers ARGS="[--short] [FOLDER]"` runs it in the environment that has it. FOLDER holds the
 recordings that are embedded; without it they are synthesised. Exits with 1 if one of what docs/dependencies.md says is not so: that soxr is
 faster, has the wider pass band and lets less through beyond it, and that both give clips that belong to the same places.
 """
@@ -52,7 +52,7 @@ class Quality(NamedTuple):
 def main() -> int:
     """Runs the benchmark; its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--short", action="store_true", help="fewer tones, shorter recordings")
+    parser.add_argument("--short", action="store_true", help="fewer tones and turns")
     parser.add_argument("folder", nargs="?", type=Path)
     given = parser.parse_args()
     found = {name: measure(name, short=given.short) for name in get_args(ResamplerName)}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import signal
+import os
 import subprocess
 import sys
 
-from audio.decoder_process import child_command, child_environment
+from audio.decoder_process import child_command, child_environment, status_name
 from audio.resample import ResamplerName
 from pipeline.usage import UsageError
 
@@ -30,12 +30,13 @@ def check_resampler(resampler: ResamplerName) -> None:
         )
     except subprocess.TimeoutExpired:
         why = f"no tone was resampled within {_PATIENCE_S} s"
+    except OSError as error:
+        why = f"no process can be started that tries it ({os.strerror(error.errno or 0)})"
     else:
         if done.returncode == 0:
             return
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        ended = signal.Signals(-done.returncode).name if done.returncode < 0 else f"status {done.returncode}"
-        why = lines[-1] if lines and done.returncode > 0 else f"the process that tried ended with {ended}"
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        why = said[-1] if done.returncode == 1 and said else f"it ends its process ({status_name(done.returncode)})"
     raise UsageError(
         f"--resampler is {resampler!r}, but that does not work with {sys.executable}: {why}. Expected the environment of "
         "requirements-tfio.txt: run make tfio, and then .venv-tfio/bin/python -m pipeline; or choose soxr"

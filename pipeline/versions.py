@@ -16,9 +16,8 @@ def versions(resampler: ResamplerName = "soxr") -> dict[str, str]:
 
     found = {name: metadata.version(name) for name in ("apache-beam", "numpy", "soundfile")}
     for name in ("soxr",) if resampler == "soxr" else _TENSORFLOW:
-        with contextlib.suppress(
-            metadata.PackageNotFoundError
-        ):  # TensorFlow has several names, and may be the workers' alone
+        # TensorFlow is known by two names, and may be where the workers are alone.
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     found["libsndfile"] = soundfile.__libsndfile_version__
     try:

@@ -28,8 +28,8 @@ def test_soxr_is_always_there(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (FAILS, r"a tone cannot be resampled: NotImplementedError \(tensorflow-io"),
         ("return late(samples, delay=31)", r"a tone comes out as another than with tensorflow-io 0\.37\.1"),
-        ("os.abort()", "the process that tried ended with SIGABRT"),
-        ("os._exit(7)", "the process that tried ended with status 7"),
+        ("os.abort()", r"it ends its process \(SIGABRT\)"),
+        ("os._exit(7)", r"it ends its process \(it ended with status 7\)"),
         ("time.sleep(3600)", r"no tone was resampled within 1 s"),
     ],
 )
@@ -43,6 +43,12 @@ def test_one_that_does_not_is_refused_with_why_and_what_is_needed(
     assert "--resampler is 'tensorflow_io'" in str(refused.value)
     assert sys.executable in str(refused.value)
     assert "requirements-tfio.txt: run make tfio" in str(refused.value)
+
+
+def test_where_no_process_can_be_started_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/no/such/python")
+    with pytest.raises(UsageError, match=r"no process can be started that tries it \(No such file"):
+        check_resampler("tensorflow_io")
 
 
 def test_the_command_refuses_it_before_anything_is_written(
