@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from endpoint.errors import RunEnded
@@ -16,11 +17,15 @@ def main() -> int:
     except RunEnded as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return 2
+    gc.disable()  # going through what imports make, again and again, takes long
     try:
         from pipeline.command import main as run
     except KeyboardInterrupt:  # that takes some seconds
         print(f"{PROGRAM}: error: interrupted before anything was sent", file=sys.stderr)
         return 130
+    finally:
+        gc.freeze()  # it stays
+        gc.enable()
     return run()
 
 
