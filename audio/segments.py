@@ -12,7 +12,7 @@ from audio.libsndfile import Layout
 from audio.mix import channel_names
 from audio.reader import Reader
 from audio.recording import Recording, Segment, Take, take_order
-from audio.stretches import SAMPLE_RATE_HZ, STRETCH_S
+from audio.stretches import SAMPLE_RATE_HZ, STRETCH_S, resampled_length
 from audio.window import Rules, Window
 
 MIN_CUT_BYTES = 16 << 20
@@ -70,7 +70,7 @@ def cut(
         if not _has_channel(take, layout.channels):
             nowhere.append(take)
             continue
-        for part in _parts(take, borders, _samples(layout), settings.rules):
+        for part in _parts(take, borders, resampled_length(layout.frames, layout.rate_hz), settings.rules):
             parts[part].append(take)
     if not any(parts):
         return whole
@@ -90,11 +90,6 @@ def _borders(layout: Layout, length_s: int) -> list[int]:
     if len(borders) > 1 and layout.frames < (borders[-1] + MIN_SEGMENT_S) * layout.rate_hz:
         del borders[-1]
     return borders
-
-
-def _samples(layout: Layout) -> int:
-    """Return the recording's length in 16 kHz samples."""
-    return (2 * layout.frames * SAMPLE_RATE_HZ + layout.rate_hz) // (2 * layout.rate_hz)
 
 
 def _has_channel(take: Take, channels: int) -> bool:

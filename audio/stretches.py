@@ -34,6 +34,11 @@ class Stream(Protocol):
         ...
 
 
+def resampled_length(frames: int, rate_hz: int) -> int:
+    """Return how many 16 kHz samples so many frames give: as many as soxr does, halves rounded up."""
+    return (2 * frames * SAMPLE_RATE_HZ + rate_hz) // (2 * rate_hz)
+
+
 def first_needed_s(start_s: int) -> int:
     """Return from which second on a recording must be decoded for the samples from `start_s` on, a stretch's start."""
     return max(0, start_s - ROLL_S)

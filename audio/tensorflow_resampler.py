@@ -19,7 +19,7 @@ from types import ModuleType
 import numpy as np
 import numpy.typing as npt
 
-from audio.stretches import SAMPLE_RATE_HZ
+from audio.stretches import SAMPLE_RATE_HZ, resampled_length
 
 _CALL_S = 10
 """Of input, at most, in a call of the op; whole seconds, so that a call begins with a frame and with an output sample."""
@@ -90,8 +90,7 @@ class TensorFlowStream:
             parts.append(self._call(np.concatenate([*self._held, zeros])))
         output = np.concatenate(parts) if parts else np.empty(0, np.float32)
         if last:
-            total = (2 * self._frames_in * SAMPLE_RATE_HZ + self._rate_hz) // (2 * self._rate_hz)
-            output = output[: total - self._samples_out]
+            output = output[: resampled_length(self._frames_in, self._rate_hz) - self._samples_out]
         self._samples_out += len(output)
         return output
 

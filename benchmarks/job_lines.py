@@ -28,7 +28,7 @@ from audio.fetch import local_version
 from audio.recording import Recording, Segment
 from benchmarks.encoders import cpu_ms
 from endpoint.job_lines import LineWriter, read_answer
-from tests.recordings import SHARED_AUDIO
+from tests.recordings import SHARED_AUDIO, health_recordings
 
 EXPECTED_WRITE_RATIO = 15
 EXPECTED_READ_RATIO = 4
@@ -134,7 +134,7 @@ def some_clips(wanted: int) -> tuple[list[np.ndarray], str]:
     """So many clips, and what they are."""
     if SHARED_AUDIO is None:
         return [synthesised(seed) for seed in range(wanted)], "synthesised coughs"
-    paths = sorted(path for path in (SHARED_AUDIO / "health").rglob("*") if path.is_file())
+    paths = health_recordings()
     clips: list[np.ndarray] = []
     with Decoders(ClipSettings(), 0) as decoders:
         for path in paths[:: max(1, len(paths) // wanted)]:

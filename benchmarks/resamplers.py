@@ -25,6 +25,7 @@ from audio.resample import Resampler, ResamplerName
 from audio.stretches import SAMPLE_RATE_HZ
 from benchmarks.command import REPOSITORY
 from emulator.recordings import write_recordings
+from tests.audio.late_filter import lateness
 from tests.e2e.running import embeddings, succeed
 
 RATES_HZ = (8_000, 11_025, 22_050, 44_100, 48_000)
@@ -106,7 +107,7 @@ def measure(name: ResamplerName, *, short: bool) -> Quality:
     aliases = {
         start: max(level(name, hz) for hz in range(start, RATE_HZ // 2, step)) for start in (8_000, 9_000, 10_000)
     }
-    delays = {rate_hz: delay(partial(resample, name, rate_hz=rate_hz), rate_hz) for rate_hz in RATES_HZ}
+    delays = {rate_hz: lateness(partial(resample, name, rate_hz=rate_hz), rate_hz) for rate_hz in RATES_HZ}
     return Quality(speed, flat, half, aliases, delays)
 
 
@@ -128,19 +129,11 @@ def level(name: ResamplerName, hz: float) -> float:
     return float(10 * np.log10(max(float(np.mean(output**2)) / 0.5, 1e-20)))
 
 
-def delay(work: Callable[[_Samples], _Samples], rate_hz: int) -> float:
-    """By how many 16 kHz samples the impulse response's middle comes after the impulse."""
-    impulse = np.zeros(2 * rate_hz, np.float32)
-    impulse[rate_hz] = 1
-    response = work(impulse).astype(np.float64)
-    return float((response * np.arange(len(response))).sum() / response.sum() - SAMPLE_RATE_HZ)
-
-
 def raw_delay(rate_hz: int) -> float:
     """Of the op itself."""
     import tensorflow_io
 
-    return delay(lambda samples: tensorflow_io.audio.resample(samples, rate_hz, SAMPLE_RATE_HZ).numpy(), rate_hz)
+    return lateness(lambda samples: tensorflow_io.audio.resample(samples, rate_hz, SAMPLE_RATE_HZ).numpy(), rate_hz)
 
 
 def installed_mb(name: ResamplerName) -> float:

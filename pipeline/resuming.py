@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.settings import RunSettings
+from pipeline.settings import RESAMPLERS, RunSettings
 from pipeline.usage import UsageError
 from rows.bucket_lease import BucketLease, nobody_to_ask
 from rows.generations import Described, Merge, due_merge, generations, live, remove_all, remove_rows, replaced
@@ -20,7 +20,7 @@ from rows.lease_holder import AskJob
 from rows.store import Store, open_store
 
 _OPTIONS = {"model_id": "--model_id", "resampler": "--resampler"}
-_GIVEN: dict[object, str] = {"soxr HQ": "soxr"}
+_GIVEN: dict[object, str] = {named: given for given, named in RESAMPLERS.items()}
 """Values of options, where the fingerprint names them otherwise."""
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias, cast
 
 from audio.clips import CLIP_SAMPLES, SAMPLE_RATE_HZ, ClipSettings
 from audio.decoder_limits import DecoderLimits
 from audio.manifest import ManifestSettings
+from audio.resample import ResamplerName
 from endpoint.job_settings import JobSettings
 from endpoint.settings import EndpointSettings, InstanceFormat, SendAs, TransportName
 from endpoint.tokens import BucketTokenSettings
@@ -31,6 +32,8 @@ AUDIO_RULES = 2
 """Raised when this project changes how it makes samples of a recording, so that old and new rows are not mixed."""
 
 
+RESAMPLERS: Final[dict[ResamplerName, str]] = {"soxr": "soxr HQ", "tensorflow_io": "tensorflow_io"}
+"""What the fingerprint calls them."""
 Send: TypeAlias = Literal["audio", "uris", "batch"]
 """How clips get to the model: in requests to an endpoint, or as files for a batch prediction job."""
 BatchStep: TypeAlias = Literal["write", "join"]
@@ -114,7 +117,7 @@ class RunSettings:
             "audio_rules": AUDIO_RULES,
             "sample_rate_hz": SAMPLE_RATE_HZ,
             "clip_samples": CLIP_SAMPLES,
-            "resampler": "soxr HQ" if self.clips.resampler == "soxr" else self.clips.resampler,
+            "resampler": RESAMPLERS[self.clips.resampler],
             "model_id": self.model_id,
         }
 

@@ -7,6 +7,14 @@ import numpy as np
 Resample = Callable[[np.ndarray], np.ndarray]
 
 
+def lateness(resample: Resample, rate_hz: int) -> float:
+    """By how many 16 kHz samples the middle of the response to an impulse comes after the impulse."""
+    impulse = np.zeros(2 * rate_hz, np.float32)
+    impulse[rate_hz] = 1
+    response = resample(impulse).astype(np.float64)
+    return float((response * np.arange(len(response))).sum() / response.sum() - 16_000)
+
+
 def late_filter(rate_hz: int) -> Resample:
     """From `rate_hz` to 16 kHz, as `audio.tensorflow_resampler.op` returns it."""
     half = 32

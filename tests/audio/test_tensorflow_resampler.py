@@ -17,8 +17,9 @@ from audio.clip import Clip
 from audio.clips import ClipSettings, open_clips
 from audio.resample import Resampler
 from audio.tensorflow_resampler import ResamplerUnusable, TensorFlowStream, check, delay
-from tests.audio.late_filter import Resample, late_filter
+from tests.audio.late_filter import Resample, late_filter, lateness
 from tests.audio.makers import noise
+from tests.audio.test_resample import stream
 
 RATES_HZ = [1_000, 7_919, 8_000, 11_025, 12_345, 16_001, 17_000, 22_050, 44_100]
 
@@ -38,11 +39,7 @@ def test_the_delay_is_the_measured_one(rate_hz: int, samples: int) -> None:
 
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
 def test_the_delay_is_that_of_half_the_filter_for_other_rates(rate_hz: int) -> None:
-    impulse = np.zeros(2 * rate_hz, np.float32)
-    impulse[rate_hz] = 1
-    response = late_filter(rate_hz)(impulse).astype(np.float64)
-    middle = (response * np.arange(len(response))).sum() / response.sum() - 16_000
-    assert abs(middle - delay(rate_hz)) < 0.51
+    assert abs(lateness(late_filter(rate_hz), rate_hz) - delay(rate_hz)) < 0.51
 
 
 def streamed(stream: TensorFlowStream, samples: np.ndarray, sizes: list[int]) -> np.ndarray:
@@ -93,12 +90,8 @@ def test_a_stream_is_one_call_over_the_whole_moved_by_the_delay(rate_hz: int, se
 @pytest.mark.parametrize("start_s", [0, 2, 4])
 def test_any_stretch_gives_the_samples_of_the_whole(rate_hz: int, start_s: int) -> None:
     samples = noise(round(5.3 * rate_hz))[:, 0]
-    resampler = Resampler(rate_hz, start_s, 2, "tensorflow_io")
     begin = max(0, start_s - 1) * rate_hz
-    parts = [
-        resampler.push(samples[at : at + 3_333].copy(), may_be_bad=False) for at in range(begin, len(samples), 3_333)
-    ]
-    output = np.concatenate([*parts, resampler.finish(may_be_bad=False)])
+    output = stream(Resampler(rate_hz, start_s, 2, "tensorflow_io"), samples[begin:], [3_333])
     np.testing.assert_array_equal(output, moved(samples, rate_hz)[start_s * 16_000 :])
 
 

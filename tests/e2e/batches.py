@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +24,7 @@ from endpoint.channel import open_loopback_channel
 from tests.audio.gcs import StorageServer
 from tests.cloud.fault_proxy import FaultProxy
 from tests.cloud.storage import proxied_storage
-from tests.e2e.running import REPOSITORY, embeddings, summary_of
+from tests.e2e.running import embeddings, start_command, summary_of
 from tests.e2e.served import cut
 
 WITHIN_S = 100
@@ -219,15 +217,7 @@ class Study:
         else:
             given += ["--endpoint", service.local.endpoint_name]
         given += ["--output_format", "parquet", "--decoder_processes", 0, *self.arguments, *more]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline", *map(str, given)],
-            cwd=REPOSITORY,
-            env={**os.environ, "STORAGE_EMULATOR_HOST": self.at.storage.address},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        process = start_command(*given, own_session=True, STORAGE_EMULATOR_HOST=self.at.storage.address)
         self.started.append(process)
         return process
 

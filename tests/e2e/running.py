@@ -26,6 +26,19 @@ def run_command(*arguments: object, timeout_s: float = 300, **environment: str) 
     )
 
 
+def start_command(*arguments: object, own_session: bool = False, **environment: str) -> subprocess.Popen[str]:
+    """Starts it without waiting for its end; in a session of its own, as a terminal's job would be, if that is asked for."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *map(str, arguments)],
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=own_session,
+    )
+
+
 def succeed(*arguments: object, timeout_s: float = 300, **environment: str) -> dict[str, Any]:
     """Runs the command, which must succeed; its summary."""
     done = run_command(*arguments, timeout_s=timeout_s, **environment)

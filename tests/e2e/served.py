@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +18,7 @@ import numpy as np
 from emulator.digests import clip_digest
 from emulator.process import LocalEndpoint, start_local_endpoint
 from endpoint.probe import probe_clips
-from tests.e2e.running import REPOSITORY, run_command, summary_of
+from tests.e2e.running import run_command, start_command, summary_of
 
 _PROBE = {clip_digest(clip) for clip in probe_clips()}
 WITHIN_S = 60
@@ -88,14 +86,7 @@ class Served:
         self, number: signal.Signals, when: Callable[[], bool], *arguments: object, **environment: str
     ) -> tuple[int, str, list[int]]:
         """Starts the command and sends it a signal once `when` holds; its status, its errors, and its child processes."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline", *self.where, "--output_format", "parquet", *map(str, arguments)],
-            cwd=REPOSITORY,
-            env={**os.environ, **environment},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = start_command(*self.where, "--output_format", "parquet", *arguments, **environment)
         deadline = time.monotonic() + WITHIN_S
         while not when():
             assert process.poll() is None, process.communicate()[1]

@@ -1,6 +1,5 @@
 """The table equals, clip for clip, what an independent straightforward script makes of the same recordings."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from emulator.process import start_local_endpoint
 from emulator.recordings import write_recordings
 from tests.e2e.reference import reference_rows
 from tests.e2e.running import embeddings, recordings, succeed
-from tests.recordings import SHARED_AUDIO, needs_shared_audio
+from tests.recordings import SHARED_AUDIO, every, needs_shared_audio
 
 
 def compare(folder: Path, prefix: Path, every: int = 1) -> None:
@@ -44,4 +43,4 @@ def test_synthesised_recordings(tmp_path: Path) -> None:
 def test_real_recordings(tmp_path: Path) -> None:
     """Every fifth of them, or all if REFERENCE is `all`: the script takes two minutes for these."""
     assert SHARED_AUDIO is not None
-    compare(SHARED_AUDIO / "health", tmp_path / "rows", 1 if os.environ.get("REFERENCE") == "all" else 5)
+    compare(SHARED_AUDIO / "health", tmp_path / "rows", every(5))

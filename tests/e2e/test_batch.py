@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections import Counter
@@ -32,7 +31,7 @@ from tests.e2e.batches import (
 )
 from tests.e2e.running import assert_same_rows, shards
 from tests.e2e.running import recordings as recordings_of
-from tests.recordings import SHARED_AUDIO, needs_shared_audio
+from tests.recordings import every, health_recordings, needs_shared_audio
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +50,9 @@ def test_real_recordings_have_the_rows_that_they_have_in_requests(
     instance_format: str, at: Bucket, service: JobService, tmp_path: Path
 ) -> None:
     """Every fifth of them, or tenth in the other format, or all if REFERENCE is `all`."""
-    assert SHARED_AUDIO is not None
-    paths = sorted(path for path in (SHARED_AUDIO / "health").rglob("*") if path.is_file())
-    chosen = paths if os.environ.get("REFERENCE") == "all" else paths[:: 5 if instance_format == "research" else 10]
     folder = tmp_path / "in"
     folder.mkdir()
+    chosen = health_recordings(every(5 if instance_format == "research" else 10))
     for path in chosen:
         (folder / path.name).symlink_to(path)
     is_garden = instance_format == "model_garden"

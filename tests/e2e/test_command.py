@@ -27,6 +27,7 @@ from tests.e2e.running import (
     recordings,
     run_command,
     shards,
+    start_command,
     succeed,
     summary_of,
 )
@@ -265,9 +266,7 @@ def test_checkpoint_files_are_of_the_documented_kind(rows: Path) -> None:
 
 def interrupted(arguments: list[str], number: signal.Signals, log: Path) -> tuple[int, str]:
     """Starts the command, sends it the signal once the endpoint has had some requests; its exit status and errors."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline", *arguments], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True
-    )
+    process = start_command(*arguments)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (log.exists() and len(log.read_text().splitlines()) >= 10):
         time.sleep(0.05)

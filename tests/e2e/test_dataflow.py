@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 import tarfile
 import time
 from collections.abc import Iterator
@@ -25,7 +23,16 @@ from tests.cloud.token_server import CLIENT_SECRET, REFRESH_TOKEN
 from tests.e2e.clean_environment import build_distribution, copy_project, make_environment
 from tests.e2e.dataflow_dofns import OF_BATCHES, our_dofns
 from tests.e2e.dataflow_world import BUCKET, ROUNDED, OnDataflow, but_for_endpoint, on_dataflow
-from tests.e2e.running import REPOSITORY, assert_same_rows, embeddings, failures, recordings, run_command, summary_of
+from tests.e2e.running import (
+    REPOSITORY,
+    assert_same_rows,
+    embeddings,
+    failures,
+    recordings,
+    run_command,
+    start_command,
+    summary_of,
+)
 
 GOLDEN = Path(__file__).with_name("dataflow_request.json")
 OURS = re.compile(r"transforms\.")
@@ -352,14 +359,7 @@ def test_staged_clips_of_a_job_that_nobody_waits_for_are_its_own_to_remove(world
 
 
 def test_ctrl_c_leaves_the_job_at_work(world: OnDataflow) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline", *world.arguments("interrupted")],
-        cwd=REPOSITORY,
-        env={**os.environ, **world.environment},
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
+    process = start_command(*world.arguments("interrupted"), **world.environment)
     deadline = time.monotonic() + 60
     while not any(request.startswith("GET") for request in world.dataflow.requests):
         assert time.monotonic() < deadline

@@ -10,7 +10,6 @@ import io
 import itertools
 import json
 import math
-import os
 import re
 import time
 from collections import Counter
@@ -33,7 +32,7 @@ from tests.audio.gcs import StorageServer, storage_server
 from tests.audio.storage_proxy import storage_proxy
 from tests.e2e.reference import clips_of
 from tests.e2e.running import embeddings, failures, recordings, succeed
-from tests.recordings import SHARED_AUDIO, needs_shared_audio
+from tests.recordings import every, health_recordings, needs_shared_audio
 
 RATE_HZ, CLIP = 16000, 32000
 PROBE_REQUESTS, PROBE_CLIPS = 2, 4
@@ -387,7 +386,6 @@ EACH_PAIR_OF_VALUES = [AUDIO, GARDEN_AUDIO_REST, URIS_REST, GARDEN_URIS]
 @pytest.fixture(scope="module")
 def hospital(storage: StorageServer) -> str:
     """The real recordings in the storage server."""
-    assert SHARED_AUDIO is not None
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda p: storage.upload("hospital", p.name, p.read_bytes()), real_recordings()))
     return "gs://hospital"
@@ -395,9 +393,7 @@ def hospital(storage: StorageServer) -> str:
 
 def real_recordings() -> list[Path]:
     """Every fifth of them, or all if REFERENCE is `all`."""
-    assert SHARED_AUDIO is not None
-    paths = sorted(path for path in (SHARED_AUDIO / "health").rglob("*") if path.is_file())
-    return paths if os.environ.get("REFERENCE") == "all" else paths[::5]
+    return health_recordings(every(5))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ import soundfile
 from emulator.process import LocalEndpoint, start_local_endpoint
 from tests.audio.gcs import StorageServer, storage_server
 from tests.audio.storage_proxy import Fault, StorageProxy, storage_proxy
-from tests.e2e.running import REPOSITORY, assert_same_rows, embeddings, failures, summary_of
+from tests.e2e.running import assert_same_rows, embeddings, failures, start_command, summary_of
 
 RECORDINGS, CLIPS_EACH = 4, 60
 CLIPS = RECORDINGS * CLIPS_EACH
@@ -92,15 +91,7 @@ class Place:
 
     def start(self, arguments: Sequence[str]) -> subprocess.Popen[str]:
         """Starts the command in a session of its own, as a terminal's job would be."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline", *arguments],
-            cwd=REPOSITORY,
-            env={**os.environ, "STORAGE_EMULATOR_HOST": self.proxy.address},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        process = start_command(*arguments, own_session=True, STORAGE_EMULATOR_HOST=self.proxy.address)
         self.started.append(process)
         return process
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,7 @@ from emulator.recordings import write_recordings
 from tests.audio.gcs import StorageServer
 from tests.cloud.fault_proxy import Fault, FaultProxy
 from tests.cloud.storage import proxied_storage
-from tests.e2e.running import REPOSITORY, assert_same_rows, embeddings, failures, recordings, summary_of
+from tests.e2e.running import assert_same_rows, embeddings, failures, recordings, start_command, summary_of
 
 PREFIX, CHECKPOINT, STAGING = "gs://results/a study #1/r", "gs://state/ck", "gs://staging/clips"
 OUTPUTS = {
@@ -46,18 +44,10 @@ class World:
         """Everything on Cloud Storage, unless it is said otherwise."""
         where = ("--endpoint", self.local.uri_endpoint, "--endpoint_host", self.local.host, "--send", "uris")
         places = ("--staging_location", STAGING, "--output", prefix, "--checkpoint", checkpoint)
-        given = (*where, *places, "--output_format", "parquet", *more)
-        return [sys.executable, "-m", "pipeline", *map(str, given)]
+        return list(map(str, (*where, *places, "--output_format", "parquet", *more)))
 
     def start(self, command: list[str]) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command,
-            cwd=REPOSITORY,
-            env={**os.environ, "STORAGE_EMULATOR_HOST": self.storage.address},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return start_command(*command, STORAGE_EMULATOR_HOST=self.storage.address)
 
     def succeed(self, command: list[str]) -> None:
         process = self.start(command)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.e2e.running import embeddings, recordings, succeed
-from tests.recordings import SHARED_AUDIO, needs_shared_audio
+from tests.recordings import every, health_recordings, needs_shared_audio
 
 pytest.importorskip("tensorflow_io", reason="needs tensorflow-io: run make test-tensorflow")
 
@@ -20,8 +20,7 @@ HEARD_DBFS = -90
 
 @needs_shared_audio
 def test_rows_differ_in_fingerprint_and_samples_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert SHARED_AUDIO is not None
-    files = sorted(path for path in (SHARED_AUDIO / "health").rglob("*.*") if path.is_file())[::6]
+    files = health_recordings(every(6))
     rows: dict[str, dict[tuple[str, str, int], Row]] = {}
     about: dict[str, dict[str, Row]] = {}
     settings: dict[str, Row] = {}

@@ -20,7 +20,9 @@ from audio.recording import Recording, Segment  # noqa: E402
 from audio.resample import Resampler  # noqa: E402
 from audio.tensorflow_resampler import check, delay, op  # noqa: E402
 from pipeline.resampling import check_resampler  # noqa: E402
+from tests.audio.late_filter import lateness  # noqa: E402
 from tests.audio.makers import noise, wav  # noqa: E402
+from tests.audio.test_resample import stream  # noqa: E402
 
 RATES_HZ = [1_000, 7_919, 8_000, 11_025, 12_345, 16_001, 17_000, 22_050, 32_000, 44_100, 48_000, 96_000, 192_000]
 
@@ -32,13 +34,8 @@ def at_once(samples: np.ndarray, rate_hz: int) -> np.ndarray:
 
 
 def streamed(samples: np.ndarray, rate_hz: int, sizes: list[int], start_s: int = 0, stretch_s: int = 300) -> np.ndarray:
-    resampler = Resampler(rate_hz, start_s, stretch_s, "tensorflow_io")
-    parts, turn, at = [], 0, max(0, start_s - 1) * rate_hz
-    while at < len(samples):
-        size = sizes[turn % len(sizes)]
-        parts.append(resampler.push(samples[at : at + size].copy(), may_be_bad=True).copy())
-        at, turn = at + size, turn + 1
-    return np.concatenate([*parts, resampler.finish(may_be_bad=True)])
+    begin = max(0, start_s - 1) * rate_hz
+    return stream(Resampler(rate_hz, start_s, stretch_s, "tensorflow_io"), samples[begin:], sizes)
 
 
 def test_it_works_here() -> None:
@@ -73,11 +70,8 @@ def test_any_stretch_gives_the_samples_of_the_whole(rate_hz: int, seconds: float
 def test_an_impulse_is_where_it_was(rate_hz: int) -> None:
     if rate_hz == 16_000:
         return
-    impulse = np.zeros(2 * rate_hz, np.float32)
-    impulse[rate_hz] = 1
-    response = streamed(impulse, rate_hz, [65_536]).astype(np.float64)
-    middle = (response * np.arange(len(response))).sum() / response.sum()
-    assert abs(middle - 16_000) < 0.51  # by whole samples it can be moved no better
+    # By whole samples it can be moved no better.
+    assert abs(lateness(lambda impulse: streamed(impulse, rate_hz, [65_536]), rate_hz)) < 0.51
 
 
 @settings(max_examples=10, deadline=None)
